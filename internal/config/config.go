@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package config is the configuration file: its keys, their defaults and
+// meaning, a strict reader that says where a mistake is, and what of a changed
+// file can be applied to a running engine.
+//
+// The struct types below are the only description of the file. The reader, the
+// JSON schema, docs/configuration.md and packaging/sentinel-x.example.yaml all
+// follow from them and their tags:
+//
+//	yaml   the key
+//	desc   what the key means, for people
+//	enum   the words allowed, separated by |
+//	min,max bounds of a number or duration, inclusive
+//	live   "true": a reload applies a change; otherwise it takes a restart
+//	       (inherited by the keys below)
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is the whole file. The zero value is not valid; start with Default.
+type Config struct {
+	Interfaces    []string `yaml:"interfaces" json:"interfaces" desc:"Network interfaces to filter on. The flag --interface overrides the list."`
+	Mode          Mode     `yaml:"mode" json:"mode" enum:"auto|native|generic|offload" desc:"How to attach: native is the driver's own hook, generic works everywhere but costs more, offload runs on the network card, auto tries native and falls back to generic with a warning."`
+	DryRun        bool     `yaml:"dry_run" json:"dry_run" live:"true" desc:"Observe only: everything is judged and counted as would_drop, nothing is dropped."`
+	Replace       bool     `yaml:"replace" json:"replace" desc:"Replace an XDP program of somebody else that is attached already, instead of refusing to start."`
+	OnExit        OnExit   `yaml:"on_exit" json:"on_exit" enum:"detach|keep" desc:"What a clean stop does: detach removes the program, keep leaves the pinned program filtering (needs pin.enabled)."`
+	Pin           Pin      `yaml:"pin" json:"pin" desc:"Pinning in the BPF file system, so that a restart takes over without a gap."`
+	StateDir      string   `yaml:"state_dir" json:"state_dir" desc:"Directory of the journal that keeps list entries and their expiry over a restart."`
+	Socket        string   `yaml:"socket" json:"socket" desc:"UNIX socket of the API, created with mode 0600."`
+	StatsInterval Duration `yaml:"stats_interval" json:"stats_interval" live:"true" min:"0s" max:"24h" desc:"How often a summary line goes to the log. 0s: never."`
+	Parse         Parse    `yaml:"parse" json:"parse" live:"true" desc:"What becomes of packets that parsing sets apart: pass or drop. Allowed and protected sources pass whatever is set here; blocked ones are dropped."`
+	Limits        Limits   `yaml:"limits" json:"limits" live:"true" desc:"Rate limits of each source (one IPv4 address, one IPv6 /64)."`
+	Lists         Lists    `yaml:"lists" json:"lists" live:"true" desc:"Block and allow lists. Entries given here come back at every start and reload; others are added with the commands block and allow."`
+	Protect       Protect  `yaml:"protect" json:"protect" live:"true" desc:"Addresses that no block may cover without --force, so that nobody is locked out."`
+	Events        Events   `yaml:"events" json:"events" desc:"Sampled packets with their verdict, for the command events."`
+	Log           Log      `yaml:"log" json:"log" desc:"The daemon's log."`
+	Detect        Detect   `yaml:"detect" json:"detect" desc:"Settings of attack detection. This release filters by lists, limits and policies only: the keys are checked, but nothing reads them yet."`
+}
+
+// Mode is how the program is attached.
+type Mode string
+
+// The modes.
+const (
+	ModeAuto    Mode = "auto"
+	ModeNative  Mode = "native"
+	ModeGeneric Mode = "generic"
+	ModeOffload Mode = "offload"
+)
+
+// OnExit is what a clean stop does with the attached program.
+type OnExit string
+
+// The choices of on_exit.
+const (
+	ExitDetach OnExit = "detach"
+	ExitKeep   OnExit = "keep"
+)
+
+// Pin says whether and where programs and maps are pinned.
+type Pin struct {
+	Enabled bool   `yaml:"enabled" json:"enabled" desc:"Pin the program and its maps. Where no BPF file system is mounted, the engine runs unpinned and says so."`
+	Path    string `yaml:"path" json:"path" desc:"Directory of the pins, on a BPF file system."`
+}
+
+// Policy is the verdict for a kind of packet: pass or drop.
+type Policy string
+
+// The policies.
+const (
+	PolicyPass Policy = "pass"
+	PolicyDrop Policy = "drop"
+)
+
+// Tunnel is a kind of tunnel that is looked into.
+type Tunnel string
+
+// The tunnels.
+const (
+	TunnelIPIP  Tunnel = "ipip"
+	Tunnel6in4  Tunnel = "6in4"
+	TunnelGRE   Tunnel = "gre"
+	TunnelVXLAN Tunnel = "vxlan"
+)
+
+// Parse holds the policies of docs/packet-path.md and the tunnels to look into.
+type Parse struct {
+	Malformed        Policy   `yaml:"malformed" json:"malformed" enum:"pass|drop" desc:"Packets whose headers contradict each other, are cut short, or are impossible (reasons malformed, truncated, bad_header_length, land, zero_ttl, bad_tcp_flags)."`
+	FirstFragments   Policy   `yaml:"first_fragments" json:"first_fragments" enum:"pass|drop" desc:"First fragments of IP packets."`
+	LaterFragments   Policy   `yaml:"later_fragments" json:"later_fragments" enum:"pass|drop" desc:"Later fragments, which carry no ports."`
+	TinyFragments    Policy   `yaml:"tiny_fragments" json:"tiny_fragments" enum:"pass|drop" desc:"First fragments too small for their layer-4 header, and TCP fragments at offset 1 (RFC 1858)."`
+	ExtensionHeaders Policy   `yaml:"extension_headers" json:"extension_headers" enum:"pass|drop" desc:"IPv6 packets with more than 8 extension headers."`
+	VLANDepth        Policy   `yaml:"vlan_depth" json:"vlan_depth" enum:"pass|drop" desc:"Frames with more than 2 VLAN tags, whose source cannot be read."`
+	TunnelDepth      Policy   `yaml:"tunnel_depth" json:"tunnel_depth" enum:"pass|drop" desc:"A configured tunnel inside a configured tunnel."`
+	Tunnels          []Tunnel `yaml:"tunnels" json:"tunnels" enum:"ipip|6in4|gre|vxlan" live:"false" desc:"Tunnels to look into; lists, limits and policies then apply to the packet inside too. Each costs a little time a packet."`
+}
+
+// Limits sizes the meter and sets its rates.
+type Limits struct {
+	Sources       uint32    `yaml:"sources" json:"sources" live:"false" min:"1024" max:"16777216" desc:"How many sources are metered at once. Kernel memory grows with it."`
+	AllowedFactor uint32    `yaml:"allowed_factor" json:"allowed_factor" max:"1000000" desc:"Allowed and protected sources may send this many times the rates below, since an allowed address can be spoofed. 0: they are not limited."`
+	PerSource     PerSource `yaml:"per_source" json:"per_source" desc:"Rates by class. A packet counts for all and for at most one of the others."`
+}
+
+// PerSource holds one limit per class of packet.
+type PerSource struct {
+	All  Limit `yaml:"all" json:"all" desc:"Every packet of the source."`
+	SYN  Limit `yaml:"syn" json:"syn" desc:"TCP packets with SYN set and ACK clear: new connections."`
+	UDP  Limit `yaml:"udp" json:"udp" desc:"UDP packets, fragments included."`
+	ICMP Limit `yaml:"icmp" json:"icmp" desc:"ICMP and ICMPv6 packets. Neighbour discovery is never limited."`
+}
+
+// Limit is the rate of one class that one source may send.
+type Limit struct {
+	Packets Count    `yaml:"packets" json:"packets" max:"1000000000" desc:"Packets per second. 0: no limit."`
+	Bytes   Bytes    `yaml:"bytes" json:"bytes" max:"1000000000000" desc:"Bytes per second, whole frames. 0: no limit."`
+	Burst   Duration `yaml:"burst" json:"burst" min:"1ms" max:"1m" desc:"After silence, a source may send at once what the rate allows in this time."`
+}
+
+// Lists sizes the block and allow lists and holds the file's own entries.
+type Lists struct {
+	MaxEntries uint32      `yaml:"max_entries" json:"max_entries" live:"false" min:"1" max:"16777216" desc:"Most entries of each list, from all origins together."`
+	Block      []ListEntry `yaml:"block" json:"block" desc:"Sources to drop."`
+	Allow      []ListEntry `yaml:"allow" json:"allow" desc:"Sources to let pass whatever the block list and the policies say."`
+}
+
+// ListEntry is one entry of a list: a host or a CIDR prefix. In the file it is
+// a string, or an object with prefix and comment.
+type ListEntry struct {
+	Prefix  netip.Prefix `yaml:"prefix" json:"prefix" desc:"A host or a CIDR prefix, as 192.0.2.7 or 2001:db8::/32."`
+	Comment string       `yaml:"comment" json:"comment,omitempty" desc:"Why the entry is there."`
+}
+
+// Protect says which addresses no block may cover.
+type Protect struct {
+	Auto      bool           `yaml:"auto" json:"auto" desc:"Protect the host's own addresses, its default gateways, its resolvers, and the peer of the SSH session the command was started from."`
+	Addresses []netip.Prefix `yaml:"addresses" json:"addresses" desc:"More hosts and prefixes to protect."`
+}
+
+// Events bounds the sampled events.
+type Events struct {
+	PerSecond uint32 `yaml:"per_second" json:"per_second" live:"true" max:"1000000" desc:"Most events a second from all CPUs together. 0: no events."`
+	RingBytes uint32 `yaml:"ring_bytes" json:"ring_bytes" min:"4096" max:"268435456" desc:"Size of the ring buffer in bytes: a power of two, and a multiple of the page size."`
+}
+
+// LogLevel is the least severe level that is logged.
+type LogLevel string
+
+// LogFormat is the form of log lines.
+type LogFormat string
+
+// Log says where log lines go and what they look like.
+type Log struct {
+	Level     LogLevel  `yaml:"level" json:"level" live:"true" enum:"debug|info|warn|error" desc:"Least severe level to log."`
+	Format    LogFormat `yaml:"format" json:"format" enum:"text|json" desc:"text: key=value lines; json: one object a line."`
+	File      string    `yaml:"file" json:"file" desc:"File to log to, rotated by size. Empty: standard error."`
+	MaxSizeMB uint32    `yaml:"max_size_mb" json:"max_size_mb" min:"1" max:"100000" desc:"Megabytes at which the log file is rotated."`
+	MaxFiles  uint32    `yaml:"max_files" json:"max_files" max:"1000" desc:"Rotated files to keep. 0: all."`
+}
+
+// Detect keeps the places of the settings of attack detection.
+type Detect struct {
+	Window    Duration `yaml:"window" json:"window" min:"100ms" max:"1h" desc:"Length of the detection window."`
+	Threshold float64  `yaml:"threshold" json:"threshold" min:"0" max:"1" desc:"Score from which a window counts as an attack."`
+	ModelDir  string   `yaml:"model_dir" json:"model_dir" desc:"Directory of the models."`
+}
+
+// Default returns the configuration of an empty file. It lacks interfaces, so
+// that Validate wants some from the file or from --interface.
+func Default() Config {
+	limit := Limit{Burst: Duration{time.Second}}
+	return Config{
+		Interfaces:    []string{},
+		Mode:          ModeAuto,
+		OnExit:        ExitDetach,
+		Pin:           Pin{Enabled: true, Path: "/sys/fs/bpf/sentinel-x"},
+		StateDir:      "/var/lib/sentinel-x",
+		Socket:        "/run/sentinel-x/sentinel-x.sock",
+		StatsInterval: Duration{10 * time.Second},
+		Parse: Parse{
+			Malformed: PolicyPass, FirstFragments: PolicyPass, LaterFragments: PolicyPass,
+			TinyFragments: PolicyDrop, ExtensionHeaders: PolicyDrop, VLANDepth: PolicyDrop,
+			TunnelDepth: PolicyPass, Tunnels: []Tunnel{},
+		},
+		Limits: Limits{
+			Sources: 65536, AllowedFactor: 10,
+			PerSource: PerSource{All: limit, SYN: limit, UDP: limit, ICMP: limit},
+		},
+		Lists:   Lists{MaxEntries: 200000, Block: []ListEntry{}, Allow: []ListEntry{}},
+		Protect: Protect{Auto: true, Addresses: []netip.Prefix{}},
+		Events:  Events{PerSecond: 1000, RingBytes: 262144},
+		Log:     Log{Level: "info", Format: "text", MaxSizeMB: 100, MaxFiles: 5},
+		Detect:  Detect{Window: Duration{time.Second}, Threshold: 0.9},
+	}
+}
