@@ -17,6 +17,7 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -32,13 +33,16 @@ type Config struct {
 	StateDir      string   `yaml:"state_dir" json:"state_dir" desc:"Directory of the journal that keeps list entries and their expiry over a restart."`
 	Socket        string   `yaml:"socket" json:"socket" desc:"UNIX socket of the API, created with mode 0600."`
 	StatsInterval Duration `yaml:"stats_interval" json:"stats_interval" live:"true" min:"0s" max:"24h" desc:"How often a summary line goes to the log. 0s: never."`
-	Parse         Parse    `yaml:"parse" json:"parse" live:"true" desc:"What becomes of packets that parsing sets apart: pass or drop. Allowed and protected sources pass whatever is set here; blocked ones are dropped."`
+	Parse         Parsing  `yaml:"parse" json:"parse" live:"true" desc:"What becomes of packets that parsing sets apart: pass or drop. Allowed and protected sources pass whatever is set here; blocked ones are dropped."`
 	Limits        Limits   `yaml:"limits" json:"limits" live:"true" desc:"Rate limits of each source (one IPv4 address, one IPv6 /64)."`
 	Lists         Lists    `yaml:"lists" json:"lists" live:"true" desc:"Block and allow lists. Entries given here come back at every start and reload; others are added with the commands block and allow."`
 	Protect       Protect  `yaml:"protect" json:"protect" live:"true" desc:"Addresses that no block may cover without --force, so that nobody is locked out."`
 	Events        Events   `yaml:"events" json:"events" desc:"Sampled packets with their verdict, for the command events."`
 	Log           Log      `yaml:"log" json:"log" desc:"The daemon's log."`
 	Detect        Detect   `yaml:"detect" json:"detect" desc:"Settings of attack detection. This release filters by lists, limits and policies only: the keys are checked, but nothing reads them yet."`
+
+	// Outdated holds a notice for each old word the file uses. It is no key.
+	Outdated []string `yaml:"-" json:"-"`
 }
 
 // Mode is how the program is attached.
@@ -51,6 +55,25 @@ const (
 	ModeGeneric Mode = "generic"
 	ModeOffload Mode = "offload"
 )
+
+// ParseMode reads a mode, as the flag --mode has it. For an old word it also
+// returns a notice that names the new one.
+func ParseMode(word string) (mode Mode, notice string, err error) {
+	mode, notice = oldMode(Mode(word))
+	switch mode {
+	case ModeAuto, ModeNative, ModeGeneric, ModeOffload:
+		return mode, notice, nil
+	}
+	return "", "", fmt.Errorf("mode %q is not one of auto, native, generic, offload", word)
+}
+
+// oldMode translates the prototype's words.
+func oldMode(m Mode) (Mode, string) {
+	if m == "skb" {
+		return ModeGeneric, `mode: "skb" is the old word for "generic"`
+	}
+	return m, ""
+}
 
 // OnExit is what a clean stop does with the attached program.
 type OnExit string
@@ -87,8 +110,8 @@ const (
 	TunnelVXLAN Tunnel = "vxlan"
 )
 
-// Parse holds the policies of docs/packet-path.md and the tunnels to look into.
-type Parse struct {
+// Parsing holds the policies of docs/packet-path.md and the tunnels to look into.
+type Parsing struct {
 	Malformed        Policy   `yaml:"malformed" json:"malformed" enum:"pass|drop" desc:"Packets whose headers contradict each other, are cut short, or are impossible (reasons malformed, truncated, bad_header_length, land, zero_ttl, bad_tcp_flags)."`
 	FirstFragments   Policy   `yaml:"first_fragments" json:"first_fragments" enum:"pass|drop" desc:"First fragments of IP packets."`
 	LaterFragments   Policy   `yaml:"later_fragments" json:"later_fragments" enum:"pass|drop" desc:"Later fragments, which carry no ports."`
@@ -169,8 +192,8 @@ type Detect struct {
 	ModelDir  string   `yaml:"model_dir" json:"model_dir" desc:"Directory of the models."`
 }
 
-// Default returns the configuration of an empty file. It lacks interfaces, so
-// that Validate wants some from the file or from --interface.
+// Default returns the configuration of an empty file. It names no
+// interfaces: the file or the flag --interface does.
 func Default() Config {
 	limit := Limit{Burst: Duration{time.Second}}
 	return Config{
@@ -181,7 +204,7 @@ func Default() Config {
 		StateDir:      "/var/lib/sentinel-x",
 		Socket:        "/run/sentinel-x/sentinel-x.sock",
 		StatsInterval: Duration{10 * time.Second},
-		Parse: Parse{
+		Parse: Parsing{
 			Malformed: PolicyPass, FirstFragments: PolicyPass, LaterFragments: PolicyPass,
 			TinyFragments: PolicyDrop, ExtensionHeaders: PolicyDrop, VLANDepth: PolicyDrop,
 			TunnelDepth: PolicyPass, Tunnels: []Tunnel{},
