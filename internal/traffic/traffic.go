@@ -110,6 +110,7 @@ type Counters struct {
 	Reasons    [NumReasons][NumOutcomes]Count
 	EventsSent uint64 // events put into the ring buffer
 	EventsLost uint64 // events the full ring buffer refused
+	MetersFull uint64 // new sources that could not be metered, and passed
 	Latency    Histogram
 }
 

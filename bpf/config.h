@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Configuration. Constants are fixed when the program is loaded, and what they
+ * switch off is pruned by the verifier; `knob_sets` change while packets flow.
+ */
+#ifndef CONFIG_H
+#define CONFIG_H
+
+#include "types.h"
+#include <bpf/bpf_helpers.h>
+
+/* Multi-buffer frames (xdp.frags, 5.18): their length needs a helper older kernels lack. */
+volatile const bool frags = false;
+
+/* Tunnels that are looked into, bits of enum tunnel. */
+volatile const __u32 tunnels = 0;
+
+/* Replay: the clock is replay_now, and the verdict is left in replay_verdict. */
+volatile const bool replay = false;
+
+/* Nobody reads it: it keeps in the object's BTF the types that only Go names. */
+volatile const struct go_types {
+	enum reason reason;
+	enum outcome outcome;
+	enum class class;
+	enum fragment fragment;
+	enum tunnel tunnel;
+	struct source4_key source4_key;
+	struct source6_key source6_key;
+	struct source_value source_value;
+} go_types = {};
+
+/* User space writes the idle set and then flips: a packet sees the old set or the new. */
+volatile struct knobs knob_sets[2] = {};
+volatile __u32 active_knobs = 0;
+
+volatile __u64 replay_now SEC(".data.replay") = 0;
+struct event replay_verdict SEC(".data.replay") = {};
+
+static __always_inline struct knobs *knobs(void)
+{
+	return (struct knobs *)&knob_sets[active_knobs & 1];
+}
+
+#endif

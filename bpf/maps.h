@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Every map. The loader sets the sizes from the configuration and creates what
+ * is not in use at its minimum.
+ */
+#ifndef MAPS_H
+#define MAPS_H
+
+#include "types.h"
+#include <bpf/bpf_helpers.h>
+
+/* Written by the packet path, read by the daemon. */
+
+/* 0 → counters and samplers of this CPU. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct totals);
+} totals SEC(".maps");
+
+/* reason · NUM_OUTCOMES + outcome → packets and bytes on this CPU. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, NUM_REASONS * NUM_OUTCOMES);
+	__type(key, __u32);
+	__type(value, struct count);
+} reasons SEC(".maps");
+
+/* 0 → histogram of sampled verdict latencies on this CPU. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct latency);
+} latency SEC(".maps");
+
+/* Sampled packets. Full: the event is lost and counted in totals.events_lost. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 256 * 1024);
+	__type(value, struct event);
+} samples SEC(".maps");
+
+/*
+ * 0 → source → leaky buckets. The daemon puts a table of another size in place when
+ * limits are switched on. Full: the source unseen for longest goes, and starts
+ * anew with a full burst.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__array(values, struct {
+		__uint(type, BPF_MAP_TYPE_LRU_HASH);
+		__uint(max_entries, 1);
+		__uint(key_size, sizeof(struct meter_key));
+		__uint(value_size, sizeof(struct meter_value));
+	});
+} meters SEC(".maps");
+
+/*
+ * Written by the daemon, read by the packet path. 0 → the trie in force. Single
+ * entries change in the trie; a whole list is built in a new trie, put in place
+ * in one step. Full: the daemon refuses before it gets here.
+ *
+ * The inner maps give sizes, not types: clang leaves only a forward declaration
+ * of a struct that is nothing but an inner map's key, and the loader refuses it.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__array(values, struct {
+		__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+		__uint(map_flags, BPF_F_NO_PREALLOC);
+		__uint(max_entries, 1);
+		__uint(key_size, sizeof(struct source4_key));
+		__uint(value_size, sizeof(struct source_value));
+	});
+} sources4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__array(values, struct {
+		__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+		__uint(map_flags, BPF_F_NO_PREALLOC);
+		__uint(max_entries, 1);
+		__uint(key_size, sizeof(struct source6_key));
+		__uint(value_size, sizeof(struct source_value));
+	});
+} sources6 SEC(".maps");
+
+#endif

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The packet as the stages hand it on, and the cursor they read it with.
+ */
+#ifndef PKT_H
+#define PKT_H
+
+#include "config.h"
+#include <bpf/bpf_endian.h>
+
+/* What a stage returns when the next one shall decide; otherwise an XDP action. */
+#define NEXT (-1)
+
+struct addr {
+	__u32 w[4]; /* network order; IPv4: w[0], the rest 0 */
+};
+
+struct pkt {
+	struct knobs *knobs;
+	struct totals *totals;
+	__u64 now; /* 0: nobody has asked yet */
+	__u64 started; /* of a latency sample; 0: not sampled */
+	struct addr src; /* of the innermost packet parsed */
+	struct addr dst;
+	struct addr outer_src; /* of the packet around it, if outer_family */
+	__u32 length; /* bytes on the wire */
+	__u32 offset; /* of what is parsed next */
+	__u32 limit; /* where the frame, or the packet around it, ends */
+	__u32 payload; /* bytes the IP header announces from offset on */
+	__u16 src_port; /* host order */
+	__u16 dst_port;
+	__u8 family; /* 0: no readable source; 4; 6 */
+	__u8 outer_family;
+	__u8 protocol;
+	__u8 tcp_flags;
+	__u8 ttl;
+	__u8 vlans;
+	__u8 fragment; /* enum fragment */
+	__u8 tunnel;
+	__u8 readable; /* layer 4 begins at offset */
+	__u8 extended; /* IPv6 with extension headers */
+	__u8 anomaly; /* first thing found wrong, 0: nothing */
+	__u8 reason; /* of the verdict; while it is NEXT, of passing */
+	__u8 allowed; /* on the allow list or protected */
+	__u8 neighbour; /* ICMPv6 type and code are those of neighbour discovery */
+};
+
+/* note records what is wrong with a packet; the first thing counts. */
+static __always_inline void note(struct pkt *pkt, __u8 reason)
+{
+	if (!pkt->anomaly)
+		pkt->anomaly = reason;
+}
+
+/*
+ * Beyond this, no header is looked for. It bounds the offset for the verifier,
+ * whose packet pointers reach 64 KiB.
+ */
+#define MAX_OFFSET 0x3fff
+
+/* at returns the `size` bytes at `offset`, or NULL where the linear part of the frame ends before. */
+static __always_inline void *at(struct xdp_md *ctx, __u32 offset, __u32 size)
+{
+	void *end = (void *)(long)ctx->data_end;
+	void *p = (void *)(long)ctx->data;
+
+	if (offset > MAX_OFFSET)
+		return NULL;
+	p += offset;
+	if (p + size > end)
+		return NULL;
+	return p;
+}
+
+/* now returns the time in ns, read once a packet at most. */
+static __always_inline __u64 now(struct pkt *pkt)
+{
+	if (!pkt->now)
+		pkt->now = replay ? replay_now : bpf_ktime_get_ns();
+	return pkt->now;
+}
+
+#endif

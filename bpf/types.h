@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Everything both sides see: bpf2go turns it into the Go types of
+ * internal/dataplane. The enums also stand in internal/traffic, under the same
+ * numbers (tested there).
+ */
+#ifndef TYPES_H
+#define TYPES_H
+
+#include "kernel.h"
+
+/* Why a packet ended as it did. Numbers are never reused. */
+enum reason {
+	REASON_PASS,
+	REASON_ALLOWLIST,
+	REASON_PROTECTED,
+	REASON_NON_IP,
+	REASON_ND,
+	REASON_BYPASS,
+	REASON_BLOCKLIST,
+	REASON_SIGNATURE,
+	REASON_CHALLENGE,
+	REASON_LIMIT,
+	REASON_MALFORMED,
+	REASON_TRUNCATED,
+	REASON_BAD_HEADER_LENGTH,
+	REASON_LAND,
+	REASON_ZERO_TTL,
+	REASON_BAD_TCP_FLAGS,
+	REASON_FRAGMENT_FIRST,
+	REASON_FRAGMENT_LATER,
+	REASON_FRAGMENT_TINY,
+	REASON_EXTENSION_HEADERS,
+	REASON_VLAN_DEPTH,
+	REASON_TUNNEL_DEPTH,
+	NUM_REASONS,
+};
+
+/* What happened to it. */
+enum outcome {
+	OUTCOME_PASSED,
+	OUTCOME_DROPPED,
+	OUTCOME_WOULD_DROP,
+	NUM_OUTCOMES,
+};
+
+/* Which rate limit it counts for, beside CLASS_ALL. */
+enum class {
+	CLASS_ALL,
+	CLASS_SYN,
+	CLASS_UDP,
+	CLASS_ICMP,
+	NUM_CLASSES,
+};
+
+enum fragment {
+	FRAGMENT_NONE,
+	FRAGMENT_FIRST,
+	FRAGMENT_LATER,
+};
+
+/* Tunnels that are looked into: bits of the constant `tunnels`. */
+enum tunnel {
+	TUNNEL_IPIP = 1,
+	TUNNEL_6IN4 = 2,
+	TUNNEL_GRE = 4,
+	TUNNEL_VXLAN = 8,
+};
+
+struct count {
+	__u64 packets;
+	__u64 bytes;
+};
+
+/* One per CPU: what is counted whatever the reason, and the samplers' state. */
+struct totals {
+	struct count seen;
+	__u64 events_sent;
+	__u64 events_lost; /* the ring was full */
+	__u64 meters_full; /* a new source that could not be metered: passed */
+	__u64 window_start; /* of the event budget, ns */
+	__u32 window_used;
+	__u32 next_latency; /* packets until the next sample of each kind */
+	__u32 next_passed;
+	__u32 next_dropped;
+};
+
+#define LATENCY_BUCKETS 256
+#define LATENCY_WIDTH 16 /* ns */
+
+struct latency {
+	__u64 buckets[LATENCY_BUCKETS];
+};
+
+struct source4_key {
+	__u32 prefixlen;
+	__u8 addr[4];
+};
+
+struct source6_key {
+	__u32 prefixlen;
+	__u8 addr[16];
+};
+
+/*
+ * What the lists say of a prefix and of all shorter ones that cover it: for each
+ * list the time (CLOCK_MONOTONIC, ns) until which it says so; 0 never did, ~0
+ * always will. User space folds the covering prefixes in, so that the longest
+ * match alone answers, also when a longer entry ends before a shorter one.
+ */
+struct source_value {
+	__u64 blocked;
+	__u64 forced; /* a block that wins over the protected set */
+	__u64 allowed;
+	__u64 protected;
+};
+
+/* A source as the meter counts it: IPv4 /32 or IPv6 /64. */
+struct meter_key {
+	__u32 prefix[2]; /* IPv4: the address and 0 */
+	__u32 family; /* 4 or 6 */
+};
+
+/* Leaky buckets as the time when they are empty again (GCRA), ns. */
+struct meter_bucket {
+	__u64 packets;
+	__u64 bytes;
+};
+
+struct meter_value {
+	struct meter_bucket classes[NUM_CLASSES];
+};
+
+/* A rate as the time one unit takes, in ns·2^16; 0: unlimited. */
+struct limit {
+	__u64 packet_cost;
+	__u64 byte_cost;
+	__u64 burst; /* ns of backlog a source may build up */
+};
+
+/* Knobs that change while packets flow. */
+struct knobs {
+	struct limit limits[NUM_CLASSES];
+	struct limit allowed_limits[NUM_CLASSES];
+	__u32 event_window_ns; /* the event budget: at most event_budget a window and CPU */
+	__u32 event_budget;
+	__u32 sample_passed; /* mean distance of sampled packets; 0: none */
+	__u32 sample_dropped;
+	__u32 sample_latency;
+	__u8 limited; /* any limit is set */
+	__u8 listed; /* any list has an entry */
+	__u8 observe;
+	__u8 bypass;
+	__u8 drop_malformed; /* policies: 1 drops */
+	__u8 drop_first_fragments;
+	__u8 drop_later_fragments;
+	__u8 drop_tiny_fragments;
+	__u8 drop_extension_headers;
+	__u8 drop_vlan_depth;
+	__u8 drop_tunnel_depth;
+	__u8 pad[1];
+};
+
+/* A sampled packet. Addresses in network order, IPv4 in the first four bytes; the rest in host order. */
+struct event {
+	__u64 time; /* CLOCK_MONOTONIC, ns */
+	__u32 ifindex;
+	__u32 length;
+	__u8 src[16];
+	__u8 dst[16];
+	__u16 src_port;
+	__u16 dst_port;
+	__u8 family; /* 0: no readable source; 4; 6 */
+	__u8 protocol;
+	__u8 tcp_flags;
+	__u8 ttl;
+	__u8 vlans;
+	__u8 fragment;
+	__u8 tunnel; /* 1: the addresses are an inner packet's */
+	__u8 reason;
+	__u8 outcome;
+	__u8 pad[3];
+};
+
+#endif

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/sentinel-x/sentinel-x/internal/traffic"
+)
+
+// Tester is the real program, attached nowhere, that judges one frame a call
+// (BPF_PROG_TEST_RUN) at a time the caller gives. It serves replay and tests; the
+// verbs of Plane work on it. Frames are judged one at a time.
+type Tester struct {
+	*Plane
+	run ebpf.RunOptions
+}
+
+// Verdict is what the program made of one frame.
+type Verdict struct {
+	Reason  traffic.Reason
+	Outcome traffic.Outcome
+	Parsed  Parsed
+}
+
+// Fragment is what the program took a packet for.
+type Fragment uint8
+
+// The kinds, in the order of enum fragment in bpf/types.h.
+const (
+	FragmentNone Fragment = iota
+	FragmentFirst
+	FragmentLater
+)
+
+// Parsed is what the program understood of a frame; of the inner packet, where Tunnel is set.
+type Parsed struct {
+	Source      netip.Addr // invalid: the frame has no readable source
+	Destination netip.Addr
+	Protocol    uint8
+	SourcePort  uint16
+	DestPort    uint16
+	TCPFlags    uint8
+	TTL         uint8
+	VLANs       uint8
+	Fragment    Fragment
+	Tunnel      bool
+	Length      uint32 // bytes of the frame
+}
+
+// ErrFrame is returned by Run for a frame that the kernel does not take for a test
+// run: under 14 bytes, or, where multi-buffer frames are missing, over about 3.5 KiB.
+var ErrFrame = errors.New("the kernel does not run a frame of this size")
+
+// NewTester loads the program with a clock that Run sets. PinPath and EventsPerSecond of the options are ignored.
+func NewTester(o Options) (*Tester, error) {
+	o.PinPath, o.EventsPerSecond = "", 0
+	p, err := load(o.withDefaults(), true)
+	if err != nil {
+		return nil, err
+	}
+	return &Tester{Plane: p}, nil
+}
+
+// Run judges one frame, at a time after the Unix epoch: expiry of list entries and
+// the meter are measured on that clock.
+func (t *Tester) Run(frame []byte, at time.Duration) (Verdict, error) {
+	if err := t.objs.ReplayNow.Set(uint64(max(at, 1))); err != nil {
+		return Verdict{}, fmt.Errorf("set the clock: %w", err)
+	}
+	t.run.Data = frame
+	action, err := t.objs.Sentinel.Run(&t.run)
+	if err != nil {
+		return Verdict{}, explainRun(err, len(frame))
+	}
+	var e bpfEvent
+	if err := t.objs.ReplayVerdict.Get(&e); err != nil {
+		return Verdict{}, fmt.Errorf("read the verdict: %w", err)
+	}
+	v := Verdict{Reason: traffic.Reason(e.Reason), Outcome: traffic.Outcome(e.Outcome), Parsed: parsed(&e)}
+	const drop = 1 // XDP_DROP
+	if (action == drop) != (v.Outcome == traffic.Dropped) {
+		return v, fmt.Errorf("the program returned action %d with outcome %v", action, v.Outcome)
+	}
+	return v, nil
+}
+
+func explainRun(err error, size int) error {
+	if errors.Is(err, unix.EINVAL) && size < 14 || errors.Is(err, unix.EMSGSIZE) {
+		return fmt.Errorf("%w: %d bytes", ErrFrame, size)
+	}
+	return fmt.Errorf("run the program on a frame of %d bytes: %w", size, err)
+}
+
+func parsed(e *bpfEvent) Parsed {
+	return Parsed{
+		Source: addr(e.Family, e.Src), Destination: addr(e.Family, e.Dst),
+		Protocol: e.Protocol, SourcePort: e.SrcPort, DestPort: e.DstPort,
+		TCPFlags: e.TcpFlags, TTL: e.Ttl, VLANs: e.Vlans,
+		Fragment: Fragment(e.Fragment), Tunnel: e.Tunnel != 0, Length: e.Length,
+	}
+}
+
+func addr(family uint8, b [16]byte) netip.Addr {
+	switch family {
+	case 4:
+		return netip.AddrFrom4([4]byte(b[:4]))
+	case 6:
+		return netip.AddrFrom16(b)
+	}
+	return netip.Addr{}
+}
