@@ -37,9 +37,4 @@ volatile __u32 active_knobs = 0;
 volatile __u64 replay_now SEC(".data.replay") = 0;
 struct event replay_verdict SEC(".data.replay") = {};
 
-static __always_inline struct knobs *knobs(void)
-{
-	return (struct knobs *)&knob_sets[active_knobs & 1];
-}
-
 #endif

@@ -6,8 +6,16 @@
 #ifndef MAPS_H
 #define MAPS_H
 
-#include "types.h"
+#include "pkt.h"
 #include <bpf/bpf_helpers.h>
+
+/* 0 → the packet this CPU is at. XDP runs in softirq, one packet at a time. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct pkt);
+} scratch SEC(".maps");
 
 /* Written by the packet path, read by the daemon. */
 

@@ -15,9 +15,12 @@ struct addr {
 	__u32 w[4]; /* network order; IPv4: w[0], the rest 0 */
 };
 
+/*
+ * It lies in a map of one entry per CPU and not on the stack: the verifier follows
+ * every constant on the stack but none in a map, so that all the ways through
+ * parse end in one state (152 791 instructions it processed become 34 409, on 6.18).
+ */
 struct pkt {
-	struct knobs *knobs;
-	struct totals *totals;
 	__u64 now; /* 0: nobody has asked yet */
 	__u64 started; /* of a latency sample; 0: not sampled */
 	struct addr src; /* of the innermost packet parsed */
@@ -42,8 +45,15 @@ struct pkt {
 	__u8 anomaly; /* first thing found wrong, 0: nothing */
 	__u8 reason; /* of the verdict; while it is NEXT, of passing */
 	__u8 allowed; /* on the allow list or protected */
+	__u8 knob_set; /* the one it began with */
+	__u8 unmetered; /* a new source that there was no room for */
 	__u8 neighbour; /* ICMPv6 type and code are those of neighbour discovery */
 };
+
+static __always_inline struct knobs *knobs(const struct pkt *pkt)
+{
+	return (struct knobs *)&knob_sets[pkt->knob_set & 1];
+}
 
 /* note records what is wrong with a packet; the first thing counts. */
 static __always_inline void note(struct pkt *pkt, __u8 reason)

@@ -19,35 +19,42 @@ static __always_inline __u32 frame_length(struct xdp_md *ctx)
 	return ctx->data_end - ctx->data;
 }
 
+static __always_inline void begin_packet(struct xdp_md *ctx, struct pkt *pkt, struct totals *t)
+{
+	__builtin_memset(pkt, 0, sizeof(*pkt));
+	pkt->knob_set = active_knobs;
+	pkt->length = pkt->limit = frame_length(ctx);
+	if (due(&t->next_latency, knobs(pkt)->sample_latency))
+		pkt->started = bpf_ktime_get_ns();
+}
+
 SEC("xdp")
 int sentinel(struct xdp_md *ctx)
 {
-	struct pkt pkt = { .knobs = knobs() };
 	__u32 zero = 0;
+	struct totals *t = bpf_map_lookup_elem(&totals, &zero);
+	struct pkt *pkt = bpf_map_lookup_elem(&scratch, &zero);
 	int v = NEXT;
 
-	pkt.totals = bpf_map_lookup_elem(&totals, &zero);
-	if (!pkt.totals)
+	if (!t || !pkt)
 		return XDP_PASS;
-	pkt.length = pkt.limit = frame_length(ctx);
-	if (due(&pkt.totals->next_latency, pkt.knobs->sample_latency))
-		pkt.started = bpf_ktime_get_ns();
-	if (pkt.knobs->bypass)
-		v = set_apart(&pkt, REASON_BYPASS, 0);
+	begin_packet(ctx, pkt, t);
 
+	if (knobs(pkt)->bypass)
+		v = set_apart(pkt, REASON_BYPASS, 0);
 	if (v == NEXT)
-		v = stage_parse(ctx, &pkt);
+		v = stage_parse(ctx, pkt);
 	if (v == NEXT)
-		v = stage_acl(&pkt);
+		v = stage_acl(pkt);
 	if (v == NEXT)
-		v = stage_policy(&pkt);
-	if (v == NEXT && !pkt.allowed)
-		v = stage_signature(ctx, &pkt);
-	if (v == NEXT && !pkt.allowed)
-		v = stage_challenge(ctx, &pkt);
+		v = stage_policy(pkt);
+	if (v == NEXT && !pkt->allowed)
+		v = stage_signature(ctx, pkt);
+	if (v == NEXT && !pkt->allowed)
+		v = stage_challenge(ctx, pkt);
 	if (v == NEXT)
-		v = stage_meter(&pkt);
-	return stage_account(ctx, &pkt, v);
+		v = stage_meter(pkt);
+	return stage_account(ctx, pkt, t, v);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -60,10 +60,10 @@ static __always_inline void describe(struct event *e, const struct xdp_md *ctx,
 	__builtin_memset(e->pad, 0, sizeof(e->pad));
 }
 
-static __always_inline void sample(struct xdp_md *ctx, struct pkt *pkt, __u8 outcome)
+static __always_inline void sample(struct xdp_md *ctx, struct pkt *pkt, struct totals *t,
+				   __u8 outcome)
 {
-	struct knobs *k = pkt->knobs;
-	struct totals *t = pkt->totals;
+	struct knobs *k = knobs(pkt);
 	bool passed = outcome == OUTCOME_PASSED;
 	struct event *e;
 	__u64 time;
@@ -97,30 +97,32 @@ static __always_inline void record_latency(const struct pkt *pkt)
 		l->buckets[bucket]++;
 }
 
-static __always_inline void count(const struct pkt *pkt, __u8 outcome)
+static __always_inline void count(const struct pkt *pkt, struct totals *t, __u8 outcome)
 {
 	__u32 key = pkt->reason * NUM_OUTCOMES + outcome;
 	struct count *c = bpf_map_lookup_elem(&reasons, &key);
 
-	pkt->totals->seen.packets++;
-	pkt->totals->seen.bytes += pkt->length;
+	t->seen.packets++;
+	t->seen.bytes += pkt->length;
+	t->meters_full += pkt->unmetered;
 	if (c) {
 		c->packets++;
 		c->bytes += pkt->length;
 	}
 }
 
-static __always_inline int stage_account(struct xdp_md *ctx, struct pkt *pkt, int v)
+static __always_inline int stage_account(struct xdp_md *ctx, struct pkt *pkt, struct totals *t,
+					 int v)
 {
 	__u8 outcome = OUTCOME_PASSED;
 
 	if (v == XDP_DROP)
-		outcome = pkt->knobs->observe ? OUTCOME_WOULD_DROP : OUTCOME_DROPPED;
-	count(pkt, outcome);
+		outcome = knobs(pkt)->observe ? OUTCOME_WOULD_DROP : OUTCOME_DROPPED;
+	count(pkt, t, outcome);
 	if (replay)
 		describe(&replay_verdict, ctx, pkt, outcome);
 	else
-		sample(ctx, pkt, outcome);
+		sample(ctx, pkt, t, outcome);
 	if (pkt->started)
 		record_latency(pkt);
 	return outcome == OUTCOME_DROPPED ? XDP_DROP : XDP_PASS;

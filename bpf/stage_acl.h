@@ -72,7 +72,7 @@ static __always_inline int stage_acl(struct pkt *pkt)
 {
 	int v = NEXT;
 
-	if (!pkt->knobs->listed)
+	if (!knobs(pkt)->listed)
 		return NEXT;
 	if (pkt->outer_family)
 		v = ask(pkt, &pkt->outer_src, pkt->outer_family);

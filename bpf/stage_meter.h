@@ -47,12 +47,12 @@ static __always_inline void begin(struct pkt *pkt, void *table, const struct met
 	if (class != CLASS_ALL)
 		take(pkt, time, &limits[class], &fresh.classes[class], &fresh.classes[class]);
 	if (bpf_map_update_elem(table, key, &fresh, BPF_ANY))
-		pkt->totals->meters_full++;
+		pkt->unmetered = 1;
 }
 
 static __always_inline int stage_meter(struct pkt *pkt)
 {
-	struct knobs *k = pkt->knobs;
+	struct knobs *k = knobs(pkt);
 	const struct limit *limits = pkt->allowed ? k->allowed_limits : k->limits;
 	struct meter_key key = { .family = pkt->family };
 	__u32 class = class_of(pkt) & (NUM_CLASSES - 1);

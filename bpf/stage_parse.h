@@ -432,7 +432,7 @@ static __always_inline bool is_neighbour_discovery(const struct pkt *pkt)
 
 static __always_inline int stage_parse(struct xdp_md *ctx, struct pkt *pkt)
 {
-	struct knobs *k = pkt->knobs;
+	struct knobs *k = knobs(pkt);
 	enum link kind = parse_link(ctx, pkt);
 
 	if (kind == LINK_CUT)

@@ -25,7 +25,7 @@ static __always_inline __u8 drops_anomaly(const struct knobs *k, __u8 anomaly)
 
 static __always_inline int stage_policy(struct pkt *pkt)
 {
-	struct knobs *k = pkt->knobs;
+	struct knobs *k = knobs(pkt);
 
 	if (pkt->allowed)
 		return NEXT;

@@ -138,6 +138,47 @@ const (
 	bpfOutcomeNUM_OUTCOMES       bpfOutcome = 3
 )
 
+type bpfPkt struct {
+	_       structs.HostLayout
+	Now     uint64
+	Started uint64
+	Src     struct {
+		_ structs.HostLayout
+		W [4]uint32
+	}
+	Dst struct {
+		_ structs.HostLayout
+		W [4]uint32
+	}
+	OuterSrc struct {
+		_ structs.HostLayout
+		W [4]uint32
+	}
+	Length      uint32
+	Offset      uint32
+	Limit       uint32
+	Payload     uint32
+	SrcPort     uint16
+	DstPort     uint16
+	Family      uint8
+	OuterFamily uint8
+	Protocol    uint8
+	TcpFlags    uint8
+	Ttl         uint8
+	Vlans       uint8
+	Fragment    uint8
+	Tunnel      uint8
+	Readable    uint8
+	Extended    uint8
+	Anomaly     uint8
+	Reason      uint8
+	Allowed     uint8
+	KnobSet     uint8
+	Unmetered   uint8
+	Neighbour   uint8
+	_           [4]byte
+}
+
 type bpfReason uint32
 
 const (
@@ -216,6 +257,7 @@ const (
 	bpfMapMeters        = "meters"
 	bpfMapReasons       = "reasons"
 	bpfMapSamples       = "samples"
+	bpfMapScratch       = "scratch"
 	bpfMapSources4      = "sources4"
 	bpfMapSources6      = "sources6"
 	bpfMapTotals        = "totals"
@@ -283,6 +325,7 @@ type bpfMapSpecs struct {
 	Meters   *ebpf.MapSpec `ebpf:"meters"`
 	Reasons  *ebpf.MapSpec `ebpf:"reasons"`
 	Samples  *ebpf.MapSpec `ebpf:"samples"`
+	Scratch  *ebpf.MapSpec `ebpf:"scratch"`
 	Sources4 *ebpf.MapSpec `ebpf:"sources4"`
 	Sources6 *ebpf.MapSpec `ebpf:"sources6"`
 	Totals   *ebpf.MapSpec `ebpf:"totals"`
@@ -326,6 +369,7 @@ type bpfMaps struct {
 	Meters   *ebpf.Map `ebpf:"meters"`
 	Reasons  *ebpf.Map `ebpf:"reasons"`
 	Samples  *ebpf.Map `ebpf:"samples"`
+	Scratch  *ebpf.Map `ebpf:"scratch"`
 	Sources4 *ebpf.Map `ebpf:"sources4"`
 	Sources6 *ebpf.Map `ebpf:"sources6"`
 	Totals   *ebpf.Map `ebpf:"totals"`
@@ -337,6 +381,7 @@ func (m *bpfMaps) Close() error {
 		m.Meters,
 		m.Reasons,
 		m.Samples,
+		m.Scratch,
 		m.Sources4,
 		m.Sources6,
 		m.Totals,
