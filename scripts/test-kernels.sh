@@ -1,0 +1,68 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# test-kernels.sh: run the data plane's tests under other kernels.
+#
+#   test-kernels.sh [-d CACHE] [-p PACKAGE]... [KERNEL...]     6.1 6.12 newest (default), 5.10 6.18
+#
+# Each package (default: ./internal/dataplane) becomes one static test binary, which
+# runs in a virtual machine (vmtest.sh) with the package's directory and the captures
+# of testdata/ at their places. Emulation is slow: -test.short is set, and the
+# differential test compares FUZZ_PACKETS packets (default 2000).
+#
+# Every kernel is tried; the last lines say which passed, which failed and which could
+# not be had. Exit status: 0 all passed, 1 one failed, 3 none failed but one was not
+# to be had.
+set -euo pipefail
+
+here=$(dirname "$(realpath "$0")")
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/sentinel-x/kernels packages=()
+while getopts d:p: option; do
+	case $option in
+	d) cache=$OPTARG ;; p) packages+=("$OPTARG") ;;
+	*) sed -n '4,17s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+	esac
+done
+shift $((OPTIND - 1))
+[ $# -gt 0 ] || set -- 6.1 6.12 newest
+[ ${#packages[@]} -gt 0 ] || packages=(./internal/dataplane)
+PATH=$PATH:/usr/sbin:/sbin
+cd "$here/.."
+
+mkdir -p build
+for package in "${packages[@]}"; do
+	CGO_ENABLED=0 ${GO:-go} test -c -o "build/$(basename "$package").test" "$package"
+done
+
+# run KERNEL_DIR PACKAGE: the package's tests in the guest, at the package's place.
+run() {
+	local copies=(-a testdata:/src/testdata)
+	[ ! -d "$2/testdata" ] || copies+=(-a "$2/testdata:/src/$2/testdata")
+	# shellcheck disable=SC2086 # VM_TESTFLAGS is a list of flags
+	"$here/vmtest.sh" -t "${VM_SECONDS:-900}" -m "${VM_MEMORY:-2048}" "${copies[@]}" -w "/src/$2" \
+		-e "SENTINEL_X_FUZZ_PACKETS=${FUZZ_PACKETS:-2000}" \
+		"$1" "build/$(basename "$2").test" -test.short -test.timeout=14m ${VM_TESTFLAGS:-}
+}
+
+kernels=$("$here/kernels.sh" -d "$cache" "$@") || [ $? -eq 3 ]
+results=() status=0
+for name in "$@"; do
+	read -r version dir < <(awk -v name="$name" '$1 == name { print $2, $3 }' <<<"$kernels") || true
+	if [ -z "${dir:-}" ]; then
+		results+=("KERNEL $name not tested: package not to be had")
+		[ $status -eq 1 ] || status=3
+		continue
+	fi
+	for package in "${packages[@]}"; do
+		echo "== $name ($version): $package"
+		if run "$dir" "${package#./}"; then
+			results+=("KERNEL $name ($version) passed: $package")
+		else
+			results+=("KERNEL $name ($version) FAILED: $package")
+			status=1
+		fi
+	done
+	version='' dir=''
+done
+printf '%s\n' "${results[@]}"
+exit $status
