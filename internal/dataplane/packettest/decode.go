@@ -141,7 +141,7 @@ func (d *Decoder) ipv4(p *Packet, data []byte, continued bool) upper {
 	p.Destination = netip.AddrFrom4([4]byte(data[16:20]))
 	p.Protocol = data[9]
 	p.TTL = data[8]
-	p.Fragment = fragmentOf(binary.BigEndian.Uint16(data[6:])&0x1fff, data[6]&0x20 != 0)
+	p.Fragment = NoFragment
 
 	header := int(data[0]&15) * 4
 	total := int(binary.BigEndian.Uint16(data[2:]))
