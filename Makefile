@@ -35,7 +35,7 @@ export CGO_ENABLED ?= 0
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-generate setup-kernels build install generate fmt lint lint-go lint-c \
 	test test-go test-race test-kernels fuzz bench demo docs check check-generated \
-	clean require-go require-root require-clang
+	vendor-headers clean require-go require-root require-clang
 
 ##@ Try it
 demo: setup build ## Show the whole product on this machine, in namespaces of its own (about a minute)
@@ -57,6 +57,9 @@ generate: require-clang ## Compile bpf/ and write the generated Go files (clang 
 
 docs: build ## Write the pages that come out of the program (configuration, man pages)
 	$(BINARY) docs --out docs
+
+vendor-headers: ## Refresh bpf/include/bpf from Debian's libbpf-dev
+	scripts/vendor-libbpf.sh
 
 clean: ## Remove what the build made
 	rm -rf bin build
