@@ -66,16 +66,16 @@ type listInput struct {
 }
 
 // readable returns the list of the path; writable refuses the protected set.
-func (in listInput) readable() (traffic.List, error) {
-	l, ok := traffic.ParseList(in.List)
+func readable(word string) (traffic.List, error) {
+	l, ok := traffic.ParseList(word)
 	if !ok {
-		return 0, Invalid("%q is not a list; write block, allow or protected", clip(in.List))
+		return 0, Invalid("%q is not a list; write block, allow or protected", clip(word))
 	}
 	return l, nil
 }
 
-func (in listInput) writable() (traffic.List, error) {
-	l, err := in.readable()
+func writable(word string) (traffic.List, error) {
+	l, err := readable(word)
 	if l == traffic.ListProtected {
 		return 0, Invalid("the protected set follows from the host and from protect.addresses in the configuration; change it there and reload")
 	}
@@ -83,12 +83,12 @@ func (in listInput) writable() (traffic.List, error) {
 }
 
 type entriesInput struct {
-	listInput
+	List       string `path:"list" enum:"block,allow,protected"`
 	Containing string `query:"containing" doc:"Only the entries that cover this address"`
 }
 
 type addInput struct {
-	listInput
+	List string `path:"list" enum:"block,allow,protected"`
 	Body struct {
 		Entries []entryBody `json:"entries" minItems:"1" maxItems:"10000" nullable:"false"`
 		Force   bool        `json:"force,omitempty" doc:"Block also what covers a protected address"`
@@ -97,15 +97,15 @@ type addInput struct {
 }
 
 type importInput struct {
-	listInput
-	Force   bool `query:"force" doc:"Block also what covers a protected address"`
-	Skip    bool `query:"skip" doc:"Leave out lines that are refused instead of refusing all"`
-	Replace bool `query:"replace" doc:"Put these in the place of what operators added before"`
+	List    string `path:"list" enum:"block,allow,protected"`
+	Force   bool   `query:"force" doc:"Block also what covers a protected address"`
+	Skip    bool   `query:"skip" doc:"Leave out lines that are refused instead of refusing all"`
+	Replace bool   `query:"replace" doc:"Put these in the place of what operators added before"`
 	RawBody []byte
 }
 
 type deleteInput struct {
-	listInput
+	List string `path:"list" enum:"block,allow,protected"`
 	Body struct {
 		Prefixes []string `json:"prefixes" minItems:"1" maxItems:"10000" nullable:"false" doc:"Hosts or prefixes, exactly as they are on the list"`
 	}
@@ -127,7 +127,7 @@ func (s *Server) registerLists(a huma.API) {
 	huma.Register(a, op("delete", http.MethodPost, "/v1/lists/{list}/delete", "Remove entries from a list"), s.deleteEntries)
 	huma.Register(a, op("flush", http.MethodDelete, "/v1/lists/{list}/entries", "Remove every entry of a list"),
 		func(ctx context.Context, in *listInput) (*output[DeleteResult], error) {
-			list, err := in.writable()
+			list, err := writable(in.List)
 			if err != nil {
 				return nil, problem(err)
 			}
@@ -150,7 +150,7 @@ func typeOf(v any) reflect.Type { return reflect.TypeOf(v).Elem() }
 // serveEntries writes the list entry by entry: a million of them are never in
 // memory as JSON.
 func (s *Server) serveEntries(ctx context.Context, in *entriesInput) (*huma.StreamResponse, error) {
-	list, err := in.readable()
+	list, err := readable(in.List)
 	if err != nil {
 		return nil, problem(err)
 	}
@@ -191,7 +191,7 @@ func writeEntries(w http.ResponseWriter, list traffic.List, entries []traffic.En
 }
 
 func (s *Server) addEntries(ctx context.Context, in *addInput) (*output[AddResult], error) {
-	list, err := in.writable()
+	list, err := writable(in.List)
 	if err != nil {
 		return nil, problem(err)
 	}
@@ -210,7 +210,7 @@ func (s *Server) addEntries(ctx context.Context, in *addInput) (*output[AddResul
 }
 
 func (s *Server) importEntries(ctx context.Context, in *importInput) (*output[AddResult], error) {
-	list, err := in.writable()
+	list, err := writable(in.List)
 	if err != nil {
 		return nil, problem(err)
 	}
@@ -272,7 +272,7 @@ func refusal(status int, refused []Refused) *Error {
 }
 
 func (s *Server) deleteEntries(ctx context.Context, in *deleteInput) (*output[DeleteResult], error) {
-	list, err := in.writable()
+	list, err := writable(in.List)
 	if err != nil {
 		return nil, problem(err)
 	}

@@ -88,9 +88,13 @@ func (s *Server) registerLooks(a huma.API) {
 			return answer(st.Health, err)
 		})
 	huma.Register(a, op("counters", http.MethodGet, "/v1/counters", "Read the packet path's counters"),
-		func(ctx context.Context, _ *struct{}) (*output[Counters], error) { return answer(s.backend.Counters(ctx)) })
+		func(ctx context.Context, _ *struct{}) (*output[Counters], error) {
+			return answer(s.backend.Counters(ctx))
+		})
 	huma.Register(a, op("config", http.MethodGet, "/v1/config", "Show the configuration that is running"),
-		func(ctx context.Context, _ *struct{}) (*output[ConfigText], error) { return answer(s.backend.Config(ctx)) })
+		func(ctx context.Context, _ *struct{}) (*output[ConfigText], error) {
+			return answer(s.backend.Config(ctx))
+		})
 	huma.Register(a, op("events", http.MethodGet, "/v1/events", "Follow sampled packets with their verdicts",
 		describe("One JSON object a line, without an end: an event, or how many events this reader lost by being slow. "+
 			"Values of one parameter are alternatives, parameters are combined."),
@@ -146,9 +150,9 @@ func (s *Server) registerActs(a huma.API) {
 }
 
 type eventsInput struct {
-	Reason  []string `query:"reason" doc:"Words of docs/reasons.md"`
-	Outcome []string `query:"outcome" doc:"passed, dropped, would_drop"`
-	Source  []string `query:"source" doc:"Addresses or prefixes"`
+	Reason  []string `query:"reason,explode" doc:"Words of docs/reasons.md"`
+	Outcome []string `query:"outcome,explode" doc:"passed, dropped, would_drop"`
+	Source  []string `query:"source,explode" doc:"Addresses or prefixes"`
 }
 
 func (in *eventsInput) filter() (EventFilter, error) {
