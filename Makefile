@@ -23,6 +23,8 @@ VERSION         := $(shell git describe --tags --always --dirty 2>/dev/null || e
 LDFLAGS         := -s -w -X github.com/sentinel-x/sentinel-x/internal/cli.Version=$(VERSION)
 C_SOURCES       := $(wildcard bpf/*.[ch] bpf/lib/*.h bpf/test/*.[ch] bpf/include/*.h)
 
+GENERATED       := '*_bpfel.go' '*_bpfel.o' '*_string*.go' docs/openapi.json 'docs/configuration*' docs/man 'packaging/*.yaml'
+
 # Loading programs and making network namespaces takes root. Only what needs it
 # runs under sudo, so that no file in the tree or the caches becomes root's.
 IS_ROOT         := $(filter 0,$(shell id -u))
@@ -55,8 +57,8 @@ install: build ## Install the binary and the systemd unit under DESTDIR
 generate: require-clang ## Compile bpf/ and write the generated Go files (clang 19)
 	$(GO) generate ./...
 
-docs: build ## Write the pages that come out of the program (configuration, man pages)
-	$(BINARY) docs --out docs
+docs: require-go ## Write the pages that follow from the code (configuration, API, man pages)
+	$(GO) generate $$($(GO) list ./... | grep -v '/internal/dataplane$$')
 
 vendor-headers: ## Refresh bpf/include/bpf from Debian's libbpf-dev
 	scripts/vendor-libbpf.sh
@@ -97,8 +99,9 @@ lint-c: ## Check the format of the C files
 	@command -v $(CLANG_FORMAT) >/dev/null || { echo "$(CLANG_FORMAT) is missing: make setup-generate"; exit 1; }
 	$(CLANG_FORMAT) --dry-run -Werror $(C_SOURCES)
 
-check-generated: generate ## Fail if the generated files in git are not what bpf/ gives
-	git diff --exit-code --stat -- . || { echo "generated files differ from the sources: commit what 'make generate' wrote"; exit 1; }
+check-generated: generate ## Fail if the generated files in git are not what the sources give
+	@changed=$$(git status --porcelain -- $(GENERATED)); test -z "$$changed" || { \
+		echo "$$changed"; echo "Not what the sources give: commit what 'make generate' wrote."; exit 1; }
 
 ##@ Set-up
 setup: require-go require-root ## Check this machine and fetch the Go modules; installs nothing else
