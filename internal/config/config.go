@@ -16,6 +16,8 @@
 //	       (inherited by the keys below)
 package config
 
+//go:generate go test -run ^TestGenerated$ -update .
+
 import (
 	"fmt"
 	"net/netip"

@@ -175,11 +175,11 @@ func scalarOf(n ast.Node) (value, bool) {
 func (s value) wrong(want string) error {
 	switch s.kind {
 	case token.BoolType:
-		return fmt.Errorf("%s is a truth value, not %s", s.text, want)
+		return fmt.Errorf("%s is a truth value, not %s", clip(s.text), want)
 	case token.IntegerType, token.FloatType:
-		return fmt.Errorf("%s is a number, not %s", s.text, want)
+		return fmt.Errorf("%s is a number, not %s", clip(s.text), want)
 	}
-	return fmt.Errorf("%q is not %s", s.text, want)
+	return fmt.Errorf("%q is not %s", clip(s.text), want)
 }
 
 // setter stores a scalar; want says what belongs there.
@@ -204,7 +204,7 @@ var scalarTypes = map[reflect.Type]setter{
 	reflect.TypeFor[netip.Prefix](): setPrefix,
 	reflect.TypeFor[Duration](): {"a duration like 1s", func(v reflect.Value, s value) error {
 		if s.kind == token.IntegerType && s.text != "0" {
-			return fmt.Errorf("%s has no unit; write %ss for seconds", s.text, s.text)
+			return fmt.Errorf("%s has no unit; write %ss for seconds", clip(s.text), clip(s.text))
 		}
 		return v.Addr().Interface().(*Duration).UnmarshalText([]byte(s.text))
 	}},
@@ -236,12 +236,14 @@ var kindSetters = map[reflect.Kind]setter{
 		return nil
 	}},
 	reflect.Uint32: {"a whole number", func(v reflect.Value, s value) error {
-		if s.kind != token.IntegerType {
+		// The library takes numbers beyond 64 bits for text.
+		huge := !s.quoted && strings.Trim(s.text, "0123456789") == ""
+		if s.kind != token.IntegerType && !huge {
 			return s.wrong("a whole number")
 		}
 		n, err := strconv.ParseUint(s.text, 10, 32)
 		if err != nil {
-			return fmt.Errorf("%s is not a plain whole number from 0 to 4294967295", s.text)
+			return fmt.Errorf("%s is not a plain whole number from 0 to 4294967295", clip(s.text))
 		}
 		v.SetUint(n)
 		return nil
@@ -252,7 +254,7 @@ var kindSetters = map[reflect.Kind]setter{
 		}
 		f, err := strconv.ParseFloat(s.text, 64)
 		if err != nil {
-			return fmt.Errorf("%s is not a number", s.text)
+			return fmt.Errorf("%s is not a number", clip(s.text))
 		}
 		v.SetFloat(f)
 		return nil
@@ -270,17 +272,22 @@ func describe(n ast.Node) string {
 		return "a section of keys"
 	default:
 		if s, ok := scalarOf(n); ok {
-			return fmt.Sprintf("%q", s.text)
+			return fmt.Sprintf("%q", clip(s.text))
 		}
-		return fmt.Sprintf("%q", n.GetToken().Value)
+		return fmt.Sprintf("%q", clip(n.GetToken().Value))
 	}
 }
 
+// keyText returns a key as written, fit to be shown in a key path.
 func keyText(key ast.MapKeyNode) string {
+	text := key.GetToken().Value
 	if s, ok := key.(*ast.StringNode); ok {
-		return s.Value
+		text = s.Value
 	}
-	return key.GetToken().Value
+	if !printable(text) {
+		text = strconv.Quote(text)
+	}
+	return clip(text)
 }
 
 func join(path, key string) string {

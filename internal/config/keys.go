@@ -75,12 +75,17 @@ func fieldByKey(v reflect.Value, name string) (reflect.Value, bool) {
 	return reflect.Value{}, false
 }
 
-// suggest says which key was probably meant by an unknown one: the nearest in
-// the same section, the same word elsewhere, or else what there is.
+// suggest says which key was probably meant by an unknown one: the same word
+// elsewhere, the nearest in the same section, or else what there is.
 func suggest(path, unknown string, section reflect.Type) string {
 	names := keysOf(section)
 	word := strings.NewReplacer("-", "_", " ", "_").Replace(strings.ToLower(unknown))
-	best, distance := "", len(word)/2+1
+	for _, k := range keys(reflect.TypeFor[Config](), "", false) {
+		if k.name() == word {
+			return `did you mean "` + k.path + `"?`
+		}
+	}
+	best, distance := "", max(3, len(word)/2+1)
 	for _, n := range names {
 		if d := editDistance(word, n); d < distance {
 			best, distance = n, d
@@ -88,11 +93,6 @@ func suggest(path, unknown string, section reflect.Type) string {
 	}
 	if best != "" {
 		return `did you mean "` + join(path, best) + `"?`
-	}
-	for _, k := range keys(reflect.TypeFor[Config](), "", false) {
-		if k.name() == word {
-			return `did you mean "` + k.path + `"?`
-		}
 	}
 	return "known here: " + strings.Join(names, ", ")
 }

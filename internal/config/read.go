@@ -21,6 +21,7 @@ import (
 const (
 	maxFileBytes = 1 << 20
 	maxDepth     = 16
+	maxKeys      = 500 // in a row without a list entry; the whole file has fewer than 100
 	maxErrors    = 10
 )
 
@@ -171,16 +172,20 @@ func offsetPosition(data []byte, offset int) position {
 	return position{bytes.Count(before, []byte("\n")) + 1, utf8.RuneCount(before[start:]) + 1}
 }
 
-// checkTokens refuses the parts of YAML that this file has no use for, and
-// nesting deep enough to exhaust the stack of a recursive parser.
+// checkTokens refuses the parts of YAML that this file has no use for, nesting
+// deep enough to exhaust the stack of a recursive parser, and mappings so long
+// that the library's quadratic work on them shows.
 func (r *reader) checkTokens(tokens token.Tokens) error {
 	d := depth{line: -1}
 	for _, tk := range tokens {
 		if word := unusedYAML(tk.Type); word != "" {
-			return r.errorAt(tokenPosition(tk), "", "YAML %s is not supported here (a value that starts with %s needs quotes)", word, tk.Value)
+			return r.errorAt(tokenPosition(tk), "", "YAML %s is not supported here (a value that starts with %s needs quotes)", word, clip(tk.Value))
 		}
 		if d.add(tk) > maxDepth {
 			return r.errorAt(tokenPosition(tk), "", "nested deeper than %d levels", maxDepth)
+		}
+		if d.keys > maxKeys {
+			return r.errorAt(tokenPosition(tk), "", "more than %d keys", maxKeys)
 		}
 	}
 	return nil
@@ -205,16 +210,18 @@ func unusedYAML(t token.Type) string {
 }
 
 // depth follows how deep a stream of tokens is nested: flow brackets, block
-// indentation, and entries that open on the same line.
+// indentation, and entries that open on the same line. It also counts keys.
 type depth struct {
 	flow, line, onLine int
 	columns            []int
+	keys               int
 }
 
 func (d *depth) add(tk *token.Token) int {
 	switch tk.Type {
 	case token.SequenceStartType, token.MappingStartType:
 		d.flow++
+		d.keys = 0
 	case token.SequenceEndType, token.MappingEndType:
 		d.flow = max(0, d.flow-1)
 	}
@@ -227,8 +234,12 @@ func (d *depth) add(tk *token.Token) int {
 		d.columns = append(d.columns, at.column)
 	}
 	switch tk.Type {
-	case token.SequenceEntryType, token.MappingValueType:
+	case token.SequenceEntryType:
 		d.onLine++
+		d.keys = 0
+	case token.MappingValueType:
+		d.onLine++
+		d.keys++
 	case token.CollectEntryType:
 		d.onLine = 0
 	}

@@ -31,7 +31,7 @@ func (d Duration) MarshalText() ([]byte, error) {
 func (d *Duration) UnmarshalText(text []byte) error {
 	v, err := time.ParseDuration(string(text))
 	if err != nil {
-		return fmt.Errorf("%q is not a duration; write 1s, 250ms or 1h30m", text)
+		return fmt.Errorf("%q is not a duration; write 1s, 250ms or 1h30m", clip(string(text)))
 	}
 	d.Duration = v
 	return nil
@@ -57,7 +57,7 @@ type unit struct {
 func ParseCount(s string) (Count, error) {
 	n, err := parseNumber(s, decimalUnits)
 	if err != nil {
-		return 0, fmt.Errorf("%q is not a count (%w); write 5000, or 5k, with k, M or G", s, err)
+		return 0, fmt.Errorf("%q is not a count (%w); write 5000, or 5k, with k, M or G", clip(s), err)
 	}
 	return Count(n), nil
 }
@@ -66,15 +66,19 @@ func ParseCount(s string) (Count, error) {
 func ParseBytes(s string) (Bytes, error) {
 	n, err := parseNumber(s, byteUnits)
 	if err != nil {
-		return 0, fmt.Errorf("%q is not a number of bytes (%w); write 1000000, 1M or 1MiB, with k, M, G, KiB, MiB or GiB", s, err)
+		return 0, fmt.Errorf("%q is not a number of bytes (%w); write 1000000, 1M or 1MiB, with k, M, G, KiB, MiB or GiB", clip(s), err)
 	}
 	return Bytes(n), nil
 }
 
 func parseNumber(s string, units []unit) (uint64, error) {
-	digits := strings.TrimRight(s, "kMGTiBb")
+	suffix := strings.TrimLeft(s, "0123456789")
+	digits := s[:len(s)-len(suffix)]
+	if digits == "" {
+		return 0, errors.New("not a whole number")
+	}
 	factor := uint64(1)
-	if suffix := s[len(digits):]; suffix != "" {
+	if suffix != "" {
 		factor = 0
 		for _, u := range units {
 			if u.suffix == suffix {
@@ -82,15 +86,12 @@ func parseNumber(s string, units []unit) (uint64, error) {
 			}
 		}
 		if factor == 0 {
-			return 0, fmt.Errorf("unknown suffix %q", suffix)
+			return 0, fmt.Errorf("unknown suffix %q", clip(suffix))
 		}
 	}
 	n, err := strconv.ParseUint(digits, 10, 64)
-	if errors.Is(err, strconv.ErrRange) {
-		return 0, errors.New("too large")
-	}
 	if err != nil {
-		return 0, errors.New("not a whole number")
+		return 0, errors.New("too large")
 	}
 	hi, lo := bits.Mul64(n, factor)
 	if hi != 0 {
@@ -125,14 +126,11 @@ func ParsePrefix(s string) (netip.Prefix, error) {
 	host, width, cidr := strings.Cut(s, "/")
 	addr, err := netip.ParseAddr(host)
 	if err != nil || !cidr {
-		return netip.Prefix{}, fmt.Errorf("%q is not an address or CIDR prefix; write 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32", s)
-	}
-	if addr.Zone() != "" {
-		return netip.Prefix{}, fmt.Errorf("%q has a zone; write it without %q", s, "%"+addr.Zone())
+		return netip.Prefix{}, fmt.Errorf("%q is not an address or CIDR prefix; write 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32", clip(s))
 	}
 	n, err := strconv.ParseUint(width, 10, 8)
 	if err != nil || int(n) > addr.BitLen() || width != strconv.FormatUint(n, 10) {
-		return netip.Prefix{}, fmt.Errorf("%q has no prefix length from 0 to %d behind the slash", s, addr.BitLen())
+		return netip.Prefix{}, fmt.Errorf("%q has no prefix length from 0 to %d behind the slash", clip(s), addr.BitLen())
 	}
 	prefix := netip.PrefixFrom(addr, int(n))
 	if addr.Is4In6() {
@@ -145,8 +143,12 @@ func ParsePrefix(s string) (netip.Prefix, error) {
 }
 
 func hostPrefix(s string, addr netip.Addr) (netip.Prefix, error) {
-	if addr.Zone() != "" {
-		return netip.Prefix{}, fmt.Errorf("%q has a zone; write %s", s, addr.WithZone(""))
+	if zone := addr.Zone(); zone != "" {
+		_, width, cidr := strings.Cut(zone, "/")
+		if cidr {
+			width = "/" + width
+		}
+		return netip.Prefix{}, fmt.Errorf("%q has a zone; write %s", clip(s), addr.WithZone("").String()+clip(width))
 	}
 	if addr.Is4In6() {
 		return netip.Prefix{}, mappedError(s, addr, 128)
@@ -165,4 +167,13 @@ func mappedError(s string, addr netip.Addr, width int) error {
 		return fmt.Errorf("%q is an IPv4-mapped IPv6 address; write the IPv4 address %s", s, v4.Addr())
 	}
 	return fmt.Errorf("%q is an IPv4-mapped IPv6 prefix; write the IPv4 prefix %s", s, v4)
+}
+
+// clip shortens a text for an error message.
+func clip(s string) string {
+	const most = 60
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
 }
