@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -60,6 +61,8 @@ type pair struct {
 	observe  bool
 	bypass   bool
 	at       time.Duration
+	applied  [traffic.NumLists][]traffic.Entry // as the program has them
+	changes  int
 	// counted is what the oracle expects the counters to have moved by.
 	counted [traffic.NumReasons][traffic.NumOutcomes]traffic.Count
 }
@@ -75,8 +78,8 @@ func newPair(t testing.TB, tunnels packettest.Tunnels) *pair {
 // apply gives the program the settings the oracle has.
 func (p *pair) apply() error {
 	for list, entries := range [][]traffic.Entry{p.lists.Block, p.lists.Allow, p.lists.Protected} {
-		if err := p.program.Replace(traffic.List(list), entries); err != nil {
-			return fmt.Errorf("replace list %v: %w", traffic.List(list), err)
+		if err := p.applyList(traffic.List(list), entries); err != nil {
+			return fmt.Errorf("set list %v: %w", traffic.List(list), err)
 		}
 	}
 	p.lists.Now = clock(p.at)
@@ -87,6 +90,26 @@ func (p *pair) apply() error {
 		return err
 	}
 	return p.program.SetBypass(p.bypass)
+}
+
+// applyList changes a list, by turns with each of the verbs that can.
+func (p *pair) applyList(list traffic.List, entries []traffic.Entry) error {
+	old := p.applied[list]
+	if slices.Equal(old, entries) {
+		return nil
+	}
+	p.applied[list] = slices.Clone(entries)
+	if p.changes++; p.changes%4 == 0 {
+		return p.program.Replace(list, entries)
+	}
+	var gone []netip.Prefix
+	for _, e := range old {
+		gone = append(gone, e.Prefix)
+	}
+	if err := p.program.Remove(list, gone); err != nil {
+		return err
+	}
+	return p.program.Put(list, entries)
 }
 
 // expect returns the oracle's view of a frame.
