@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package traffic holds the words that the packet path and the control path
 // share: reasons, outcomes, classes, lists, counters, events. Types only: it
 // imports nothing of this module and does nothing.
