@@ -293,3 +293,41 @@ func TestMakefileTargetsAreDocumented(t *testing.T) {
 		}
 	}
 }
+
+// brokenLinks lists the relative links of Markdown pages that lead nowhere.
+func brokenLinks(fsys fs.FS) (wrong []string, err error) {
+	link := regexp.MustCompile(`\]\(([^)#]+)[^)]*\)`)
+	err = fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && skipDir(name):
+			return fs.SkipDir
+		case path.Ext(name) != ".md":
+			return nil
+		}
+		text, err := fs.ReadFile(fsys, name)
+		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
+			target := path.Join(path.Dir(name), m[1])
+			if _, missing := fs.Stat(fsys, target); missing != nil && !strings.Contains(m[1], "://") {
+				wrong = append(wrong, fmt.Sprintf("%s links to %s, which is not there", name, m[1]))
+			}
+		}
+		return err
+	})
+	return wrong, err
+}
+
+func TestLinks(t *testing.T) {
+	wrong, err := brokenLinks(os.DirFS("."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range wrong {
+		t.Error(line)
+	}
+	broken := fstest.MapFS{"docs/x.md": {Data: []byte("[there](x.md), [not](y.md#part)")}}
+	if wrong, err = brokenLinks(broken); len(wrong) != 1 || err != nil {
+		t.Errorf("one broken link, found %q, %v", wrong, err)
+	}
+}
