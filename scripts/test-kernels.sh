@@ -10,7 +10,8 @@
 # of testdata/ at their places. Emulation is slow: -test.short is set, and the
 # differential test compares FUZZ_PACKETS packets (default 2000).
 #
-# Every kernel is tried; the last lines say which passed, which failed and which could
+# What a test run printed is in build/KERNEL-PACKAGE.log; of a good one only figures
+# and skipped tests are shown. Every kernel is tried; the last lines say which passed, which failed and which could
 # not be had. Exit status: 0 all passed, 1 one failed, 3 none failed but one was not
 # to be had.
 set -euo pipefail
@@ -20,7 +21,7 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/sentinel-x/kernels packages=()
 while getopts d:p: option; do
 	case $option in
 	d) cache=$OPTARG ;; p) packages+=("$OPTARG") ;;
-	*) sed -n '4,17s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+	*) sed -n '4,18s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 	esac
 done
 shift $((OPTIND - 1))
@@ -41,7 +42,12 @@ run() {
 	# shellcheck disable=SC2086 # VM_TESTFLAGS is a list of flags
 	"$here/vmtest.sh" -t "${VM_SECONDS:-900}" -m "${VM_MEMORY:-2048}" "${copies[@]}" -w "/src/$2" \
 		-e "SENTINEL_X_FUZZ_PACKETS=${FUZZ_PACKETS:-2000}" \
-		"$1" "build/$(basename "$2").test" -test.short -test.timeout=14m ${VM_TESTFLAGS:-}
+		"$1" "build/$(basename "$2").test" -test.v -test.short -test.timeout=14m ${VM_TESTFLAGS:-}
+}
+
+# figures LOG: the lines of a good run that a reader wants.
+figures() {
+	grep -E -A1 'verified instructions|without a difference|^ *--- SKIP|^vmtest' "$1" | grep -v -E '^--$|^=== |--- PASS' || true
 }
 
 kernels=$("$here/kernels.sh" -d "$cache" "$@") || [ $? -eq 3 ]
@@ -55,9 +61,12 @@ for name in "$@"; do
 	fi
 	for package in "${packages[@]}"; do
 		echo "== $name ($version): $package"
-		if run "$dir" "${package#./}"; then
+		log=build/$name-$(basename "$package").log
+		if run "$dir" "${package#./}" >"$log" 2>&1; then
+			figures "$log"
 			results+=("KERNEL $name ($version) passed: $package")
 		else
+			grep -v '^=== RUN' "$log" | tail -n 100
 			results+=("KERNEL $name ($version) FAILED: $package")
 			status=1
 		fi
