@@ -5,10 +5,10 @@ package dataplane
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -47,7 +47,15 @@ type Attachment struct {
 type attached struct {
 	Attachment
 	link link.Link
-	pins string // directory; "": not pinned
+	pins string   // directory; "": not pinned
+	lock *os.File // the directory, held while this process filters here
+}
+
+// release lets another process have the pins.
+func (a *attached) release() {
+	if a.lock != nil {
+		a.lock.Close()
+	}
 }
 
 // ErrForeign is returned by Attach when a program that is not ours is on the interface.
@@ -67,35 +75,65 @@ func (p *Plane) Attach(name string, mode Mode, replace bool) (Attachment, error)
 		Interface: name, Index: dev.Attrs().Index, Requested: mode, Frags: p.features.Frags, MTU: dev.Attrs().MTU,
 	}}
 	if err := p.hook(a, dev, replace); err != nil {
+		a.abandon()
 		return Attachment{}, err
 	}
-	if err := p.describeLink(a); err != nil {
-		return Attachment{}, errors.Join(err, a.link.Close())
-	}
-	if err := p.pin(a); err != nil {
-		return Attachment{}, errors.Join(err, detachLink(a.link))
+	if err := errors.Join(p.describeLink(a), p.pin(a)); err != nil {
+		return Attachment{}, errors.Join(err, a.end())
 	}
 	p.links[name] = a
 	return a.Attachment, nil
 }
 
+// abandon leaves the pins as they were; a directory that was made for nothing goes.
+func (a *attached) abandon() {
+	if a.pins != "" {
+		os.Remove(a.pins)
+	}
+	a.release()
+}
+
+// end detaches and removes the pins.
+func (a *attached) end() error {
+	err := detachLink(a.link)
+	if a.pins != "" {
+		err = errors.Join(err, os.RemoveAll(a.pins))
+	}
+	a.release()
+	return err
+}
+
 func findInterface(name string) (netlink.Link, error) {
 	dev, err := netlink.LinkByName(name)
-	var missing netlink.LinkNotFoundError
-	switch {
-	case errors.As(err, &missing):
-		return nil, fmt.Errorf("interface %q does not exist here: `ip link` lists those that do", name)
-	case err != nil:
-		return nil, fmt.Errorf("look up interface %s: %w", name, err)
-	case dev.Attrs().Flags&unix.IFF_UP == 0:
+	if err != nil {
+		return nil, explainLookup(name, err)
+	}
+	if dev.Attrs().Flags&net.FlagUp == 0 {
 		return nil, fmt.Errorf("interface %s is down: bring it up first (`ip link set %s up`)", name, name)
 	}
 	return dev, nil
 }
 
+func explainLookup(name string, err error) error {
+	var missing netlink.LinkNotFoundError
+	if errors.As(err, &missing) {
+		return fmt.Errorf("interface %q does not exist here: `ip link` lists those that do", name)
+	}
+	return fmt.Errorf("look up interface %s: %w", name, err)
+}
+
+// CheckInterface says whether a program could be attached to an interface as it is now.
+func CheckInterface(name string) error {
+	_, err := findInterface(name)
+	return err
+}
+
 // hook gives a a link: the pinned one with the new program, or a new one.
 func (p *Plane) hook(a *attached, dev netlink.Link, replace bool) error {
-	old, err := p.pinnedLink(a)
+	if err := p.claim(a); err != nil {
+		return err
+	}
+	old, err := pinnedLink(a)
 	if err != nil {
 		return err
 	}
@@ -189,11 +227,8 @@ func clearForeign(dev netlink.Link, replace bool) error {
 		return nil
 	}
 	who := fmt.Sprintf("program %d", xdp.ProgId)
-	if prog, err := ebpf.NewProgramFromID(ebpf.ProgramID(xdp.ProgId)); err == nil {
-		if info, err := prog.Info(); err == nil {
-			who = fmt.Sprintf("program %d (%s)", xdp.ProgId, info.Name)
-		}
-		prog.Close()
+	if program := programName(xdp.ProgId); program != "" {
+		who += " (" + program + ")"
 	}
 	if !replace {
 		return fmt.Errorf("%w to %s: %s; detach it (`sentinel-x detach --interface %s` if it is an earlier "+
@@ -258,11 +293,7 @@ func (p *Plane) detach(name string) error {
 		return nil
 	}
 	delete(p.links, name)
-	err := detachLink(a.link)
-	if a.pins != "" {
-		err = errors.Join(err, os.RemoveAll(a.pins))
-	}
-	if err != nil {
+	if err := a.end(); err != nil {
 		return fmt.Errorf("detach from %s: %w", name, err)
 	}
 	return nil

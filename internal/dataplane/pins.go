@@ -11,6 +11,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,32 +23,73 @@ const linkPin = "link"
 // bpffsName replaces what file names on a bpffs must not have by what interface names do not.
 func bpffsName(name string) string { return strings.ReplaceAll(name, ".", ":") }
 
-// CanPin reports whether a directory can be made at path on a mounted bpffs, and if not why.
-func CanPin(path string) error {
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return fmt.Errorf("make the pin directory: %w", err)
-	}
+// OnBPFFS reports whether path is on a mounted bpffs, and if not, how to mount one.
+func OnBPFFS(path string) error {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(path, &fs); err != nil {
 		return fmt.Errorf("look at %s: %w", path, err)
 	}
 	if fs.Type != unix.BPF_FS_MAGIC {
-		os.Remove(path) // made a moment ago in the wrong place; left if not empty
 		return fmt.Errorf("%s is not on a bpffs (`mount -t bpf bpf /sys/fs/bpf` mounts one)", path)
 	}
 	return nil
 }
 
-func (p *Plane) pinnedLink(a *attached) (link.Link, error) {
+// MakePinDir makes the pin directory, if its parent is on a bpffs; an error says why nothing can be pinned.
+func MakePinDir(path string) error {
+	if err := OnBPFFS(filepath.Dir(path)); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return fmt.Errorf("make the pin directory: %w", err)
+	}
+	return nil
+}
+
+// ErrInUse is returned when a living process filters on the interface.
+var ErrInUse = errors.New("another sentinel-x is filtering")
+
+// claim makes the interface's pin directory this process's, if pinning is on. The
+// lock goes with the process.
+func (p *Plane) claim(a *attached) error {
 	if p.o.PinPath == "" {
-		return nil, nil
+		return nil
 	}
 	dir, err := pinDir(p.o.PinPath, a.Interface)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	a.pins = dir
-	l, err := link.LoadPinnedLink(filepath.Join(dir, linkPin), nil)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make pin directory: %w", err)
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return fmt.Errorf("%s: %w", a.Interface, err)
+	}
+	a.pins, a.lock = dir, lock
+	return nil
+}
+
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open pin directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%w on this interface: stop it first", ErrInUse)
+		}
+		return nil, fmt.Errorf("lock pin directory %s: %w", dir, err)
+	}
+	return f, nil
+}
+
+func pinnedLink(a *attached) (link.Link, error) {
+	if a.pins == "" {
+		return nil, nil
+	}
+	l, err := link.LoadPinnedLink(filepath.Join(a.pins, linkPin), nil)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
@@ -88,9 +130,6 @@ func (p *Plane) pin(a *attached) error {
 	if a.pins == "" {
 		return nil
 	}
-	if err := os.MkdirAll(a.pins, 0o700); err != nil {
-		return fmt.Errorf("make pin directory: %w", err)
-	}
 	m := p.objs.bpfMaps
 	for name, x := range map[string]*ebpf.Map{bpfMapTotals: m.Totals, bpfMapReasons: m.Reasons, bpfMapLatency: m.Latency} {
 		x, err := x.Clone() // a Map remembers one pin; every interface has its own
@@ -119,15 +158,21 @@ func repin(pin func(string) error, path string) error {
 }
 
 // DetachPinned removes what an earlier process left pinned for an interface of the current
-// network namespace; no daemon is needed. It reports whether there was anything.
+// network namespace; no daemon is needed. It reports whether there was anything, and
+// refuses with ErrInUse while that process lives.
 func DetachPinned(root, name string) (bool, error) {
 	dir, err := pinDir(root, name)
 	if err != nil {
 		return false, err
 	}
-	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+	lock, err := lockDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
+	if err != nil {
+		return false, fmt.Errorf("%s: %w", name, err)
+	}
+	defer lock.Close()
 	l, err := link.LoadPinnedLink(filepath.Join(dir, linkPin), nil)
 	switch {
 	case err == nil:
@@ -142,4 +187,37 @@ func DetachPinned(root, name string) (bool, error) {
 		return false, fmt.Errorf("detach from %s: %w", name, err)
 	}
 	return true, nil
+}
+
+// OnInterface describes the XDP program on an interface of the current network namespace.
+type OnInterface struct {
+	ProgramID uint32
+	Name      string // of the program, empty without the capability to look (CAP_SYS_ADMIN)
+	Mode      Mode
+}
+
+// Look returns what is attached to an interface, and false if nothing is.
+func Look(name string) (OnInterface, bool, error) {
+	dev, err := netlink.LinkByName(name)
+	if err != nil {
+		return OnInterface{}, false, explainLookup(name, err)
+	}
+	xdp := dev.Attrs().Xdp
+	if xdp == nil || !xdp.Attached {
+		return OnInterface{}, false, nil
+	}
+	return OnInterface{ProgramID: xdp.ProgId, Name: programName(xdp.ProgId), Mode: attachedMode(dev)}, true, nil
+}
+
+func programName(id uint32) string {
+	prog, err := ebpf.NewProgramFromID(ebpf.ProgramID(id))
+	if err != nil {
+		return ""
+	}
+	defer prog.Close()
+	info, err := prog.Info()
+	if err != nil {
+		return ""
+	}
+	return info.Name
 }

@@ -173,6 +173,7 @@ func (p *Plane) Leave() error {
 	var errs []error
 	for _, a := range p.links {
 		errs = append(errs, a.link.Close())
+		a.release()
 	}
 	p.links = map[string]*attached{}
 	return errors.Join(append(errs, p.free())...)

@@ -91,6 +91,23 @@ func (t *Tester) Run(frame []byte, at time.Duration) (Verdict, error) {
 	return v, nil
 }
 
+// RunShort judges a frame of under 14 bytes by the first rule of docs/packet-path.md:
+// no driver delivers one, captures may hold one, and the kernel runs none.
+func (t *Tester) RunShort(frame []byte) Verdict {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	v := Verdict{Reason: traffic.ReasonTruncated, Parsed: Parsed{Length: uint32(len(frame))}}
+	switch {
+	case t.knobs.Bypass != 0:
+		v.Reason = traffic.ReasonBypass
+	case t.knobs.DropMalformed != 0 && t.knobs.Observe != 0:
+		v.Outcome = traffic.WouldDrop
+	case t.knobs.DropMalformed != 0:
+		v.Outcome = traffic.Dropped
+	}
+	return v
+}
+
 func explainRun(err error, size int) error {
 	if errors.Is(err, unix.EINVAL) && size < 14 || errors.Is(err, unix.EMSGSIZE) {
 		return fmt.Errorf("%w: %d bytes", ErrFrame, size)
