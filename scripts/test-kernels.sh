@@ -11,9 +11,9 @@
 # differential test compares FUZZ_PACKETS packets (default 2000).
 #
 # What a test run printed is in build/KERNEL-PACKAGE.log; of a good one only figures
-# and skipped tests are shown. Every kernel is tried; the last lines say which passed, which failed and which could
-# not be had. Exit status: 0 all passed, 1 one failed, 3 none failed but one was not
-# to be had.
+# and skipped tests are shown. Every kernel is tried; the last lines say which passed,
+# which failed and which could not be had. Exit status: 0 all passed, 1 one failed,
+# 3 none failed but one was not to be had.
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
@@ -66,7 +66,7 @@ for name in "$@"; do
 			figures "$log"
 			results+=("KERNEL $name ($version) passed: $package")
 		else
-			grep -v '^=== RUN' "$log" | tail -n 100
+			grep -v '^=== RUN' "$log" | cut -c 1-300 | tail -n 100
 			results+=("KERNEL $name ($version) FAILED: $package")
 			status=1
 		fi
