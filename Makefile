@@ -23,7 +23,7 @@ VERSION         := $(shell git describe --tags --always --dirty 2>/dev/null || e
 LDFLAGS         := -s -w -X github.com/sentinel-x/sentinel-x/internal/cli.Version=$(VERSION)
 C_SOURCES       := $(wildcard bpf/*.[ch] bpf/lib/*.h bpf/test/*.[ch] bpf/include/*.h)
 
-GENERATED       := '*_bpfel.go' '*_bpfel.o' '*_string*.go' docs/openapi.json 'docs/configuration*' docs/man 'packaging/*.yaml'
+GENERATED       := '*_bpfel.go' '*_bpfel.o' '*_string*.go' docs/openapi.json docs/cli.md 'docs/configuration*' docs/man 'packaging/*.yaml'
 
 # Loading programs and making network namespaces takes root. Only what needs it
 # runs under sudo, so that no file in the tree or the caches becomes root's.
@@ -50,9 +50,11 @@ bench: setup build ## Measure the cost of a verdict, in ns over a bare XDP_DROP
 build: require-go ## Build bin/sentinel-x, static
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BINARY) .
 
-install: build ## Install the binary and the systemd unit under DESTDIR
+install: build ## Install binary, systemd unit, example configuration and man pages under DESTDIR
 	install -D -m 755 $(BINARY) $(DESTDIR)/usr/bin/sentinel-x
 	install -D -m 644 packaging/sentinel-x.service $(DESTDIR)/usr/lib/systemd/system/sentinel-x.service
+	install -D -m 644 packaging/sentinel-x.example.yaml $(DESTDIR)/usr/share/doc/sentinel-x/sentinel-x.example.yaml
+	$(BINARY) man $(DESTDIR)/usr/share/man/man1
 
 generate: require-clang ## Compile bpf/ and write the generated Go files (clang 19)
 	$(GO) generate ./...
@@ -93,7 +95,6 @@ lint: lint-c lint-go ## Check format and style of Go and C
 
 lint-go: require-go ## Check the Go files
 	$(GOLANGCI_LINT) run
-	$(GO) vet ./...
 
 lint-c: ## Check the format of the C files
 	@command -v $(CLANG_FORMAT) >/dev/null || { echo "$(CLANG_FORMAT) is missing: make setup-generate"; exit 1; }
