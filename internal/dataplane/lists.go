@@ -150,7 +150,7 @@ func checkEntries(entries []traffic.Entry) error {
 	return nil
 }
 
-// checkRoom refuses before anything is touched: a full trie of kernel 5.10 refuses even to overwrite.
+// checkRoom refuses before anything is touched.
 func (p *Plane) checkRoom(entries []traffic.Entry) error {
 	seen := make(map[netip.Prefix]bool, len(entries))
 	size := [2]int{p.sources.Size4(), p.sources.Size6()}

@@ -136,7 +136,8 @@ func (p *Plane) configure() error {
 		s.Maps[bpfMapSamples].MaxEntries = uint32(pageSize)
 	}
 	for _, name := range []string{bpfMapSources4, bpfMapSources6} {
-		s.Maps[name].InnerMap.MaxEntries = uint32(p.o.MaxEntries)
+		// One to spare: a full trie of kernel 5.10 refuses even to overwrite.
+		s.Maps[name].InnerMap.MaxEntries = uint32(p.o.MaxEntries) + 1
 	}
 	return nil
 }
