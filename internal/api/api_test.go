@@ -53,7 +53,7 @@ func TestLooks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if st.Version != "v0.0.0-test" || st.Uptime != Duration(time.Minute) || st.Warnings == nil || st.Interfaces == nil {
+	if st.Version != "v0.0.0-test" || st.Uptime != (Duration{time.Minute}) || st.Warnings == nil || st.Interfaces == nil {
 		t.Errorf("status = %+v", st)
 	}
 	h, err := c.Health(ctx)

@@ -44,7 +44,7 @@ func RatesBetween(before, after Counters) Rates {
 		Reasons: make(map[string]Rate, traffic.NumReasons),
 	}
 	if known {
-		out.Interval = Duration(d)
+		out.Interval = Duration{d}
 	}
 	for r := range traffic.NumReasons {
 		word := r.String()
@@ -56,8 +56,8 @@ func RatesBetween(before, after Counters) Rates {
 // LatencyOf returns the histogram h as it goes on the wire.
 func LatencyOf(h traffic.Histogram) Latency {
 	out := Latency{
-		P50: Duration(h.Quantile(0.5)), P99: Duration(h.Quantile(0.99)),
-		Width: Duration(h.Width), Buckets: append([]uint64{}, h.Buckets...),
+		P50: Duration{h.Quantile(0.5)}, P99: Duration{h.Quantile(0.99)},
+		Width: Duration{h.Width}, Buckets: append([]uint64{}, h.Buckets...),
 	}
 	for _, n := range h.Buckets {
 		out.Samples += n
@@ -68,7 +68,7 @@ func LatencyOf(h traffic.Histogram) Latency {
 // LimitsOf returns the limits l as they go on the wire.
 func LimitsOf(l traffic.Limits) Limits {
 	class := func(c traffic.Class) Limit {
-		return Limit{Packets: l.Class[c].Packets, Bytes: l.Class[c].Bytes, Burst: Duration(l.Class[c].Burst)}
+		return Limit{Packets: l.Class[c].Packets, Bytes: l.Class[c].Bytes, Burst: Duration{l.Class[c].Burst}}
 	}
 	return Limits{
 		All: class(traffic.ClassAll), SYN: class(traffic.ClassSYN),

@@ -35,7 +35,7 @@ func newFake() *fakeBackend {
 }
 
 func (f *fakeBackend) Status(context.Context) (Status, error) {
-	return Status{Version: "v0.0.0-test", Uptime: Duration(time.Minute), Health: Health{State: HealthOK}}, f.err
+	return Status{Version: "v0.0.0-test", Uptime: Duration{time.Minute}, Health: Health{State: HealthOK}}, f.err
 }
 
 func (f *fakeBackend) Counters(context.Context) (Counters, error) {

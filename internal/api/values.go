@@ -14,11 +14,11 @@ import (
 )
 
 // Duration is a time.Duration that is a string on the wire, as 1.5s or 1h30m.
-type Duration time.Duration
+type Duration struct{ time.Duration }
 
 // String returns the duration as time.Duration does, without zero parts.
 func (d Duration) String() string {
-	s := time.Duration(d).String()
+	s := d.Duration.String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")
 	}
@@ -37,7 +37,7 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	if err != nil {
 		return fmt.Errorf("%q is not a duration; write 30s, 10m or 1h30m", text)
 	}
-	*d = Duration(v)
+	d.Duration = v
 	return nil
 }
 
