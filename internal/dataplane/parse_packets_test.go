@@ -259,6 +259,31 @@ func TestFragmentOffsets(t *testing.T) {
 	})
 }
 
+// TestLongestDatagram: a fragment may end at byte 65535 and not behind it.
+func TestLongestDatagram(t *testing.T) {
+	p := newPair(t, packettest.Tunnels{})
+	for _, c := range []struct {
+		offset  uint16
+		payload int
+		reason  traffic.Reason
+	}{
+		{8191, 7, traffic.ReasonPass}, {8191, 8, traffic.ReasonMalformed},
+		{8190, 15, traffic.ReasonPass}, {8190, 16, traffic.ReasonMalformed},
+		{8000, 1535, traffic.ReasonPass}, {8000, 1536, traffic.ReasonMalformed},
+	} {
+		four := packettest.Build(packettest.Ethernet(layers.EthernetTypeIPv4), packettest.IPv4(layers.IPProtocolUDP), packettest.Data(c.payload))
+		six := must(packettest.InsertExtension(packettest.Build(packettest.Ethernet(layers.EthernetTypeIPv6),
+			packettest.IPv6(layers.IPProtocolUDP), packettest.Data(c.payload)), 44, 8))
+		for _, frame := range [][]byte{four, must(packettest.InsertOption(four, 10)), six, manyExtensions(six, 3)} {
+			packettest.SetFragment(frame, c.offset, false)
+			if frame[atIP+6] == 60 { // the fragment header is behind the others
+				copy(frame[at6L4+24+2:], []byte{byte(c.offset >> 5), byte(c.offset << 3)})
+			}
+			p.want(t, fmt.Sprintf("%d bytes at %d", c.payload, c.offset), frame, c.reason, traffic.Passed)
+		}
+	}
+}
+
 // chainKinds are the extension headers the walk knows, and two it must stop at.
 var chainKinds = []uint8{0, 43, 44, 60, 51, 135, 139, 140, 59, 253}
 

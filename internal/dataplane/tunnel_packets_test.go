@@ -144,6 +144,8 @@ func TestBrokenTunnels(t *testing.T) {
 		{"first fragment of VXLAN", packettest.Fragments(wrapped("VXLAN", udp4()), 64)[0], traffic.ReasonPass, true},
 		{"later fragment of VXLAN", packettest.Fragments(wrapped("VXLAN", udp4()), 64)[1], traffic.ReasonPass, false},
 		{"first fragment cut in the inner UDP header", packettest.Fragments(wrapped("VXLAN", udp4()), 56)[0], traffic.ReasonFragmentTiny, true},
+		{"first fragment cut in the inner IP options", packettest.Fragments(wrapped("VXLAN", must(packettest.InsertOption(udp4(), 6))), 56)[0], traffic.ReasonFragmentTiny, true},
+		{"first fragment cut in the inner TCP options", packettest.Fragments(wrapped("VXLAN", with(tcp4(), put8(atL4+12, 0xa0))), 72)[0], traffic.ReasonFragmentTiny, true},
 		{"first fragment cut in the inner IP header", packettest.Fragments(wrapped("VXLAN", udp4()), 40)[0], traffic.ReasonFragmentTiny, false},
 	} {
 		outcome := traffic.Dropped

@@ -67,7 +67,7 @@ var mutations = []func(*Mutator){
 	(*Mutator).protocol, (*Mutator).protocol, (*Mutator).ttl, (*Mutator).addresses,
 	(*Mutator).tag, (*Mutator).option, (*Mutator).extension, (*Mutator).extension, (*Mutator).extensions,
 	(*Mutator).extensionField, (*Mutator).extensionField, (*Mutator).fragmentHeader,
-	(*Mutator).wrap, (*Mutator).wrap, (*Mutator).transportByte, (*Mutator).transportByte, (*Mutator).tcpFlags,
+	(*Mutator).wrap, (*Mutator).wrap, (*Mutator).wrapFirst, (*Mutator).wrapFirst, (*Mutator).transportByte, (*Mutator).transportByte, (*Mutator).tcpFlags,
 	(*Mutator).transportLength, (*Mutator).etherType, (*Mutator).innerField, (*Mutator).cross,
 }
 
@@ -170,8 +170,13 @@ func (m *Mutator) fragmentField() {
 		at += 36
 	}
 	if at+2 <= len(m.frame) {
-		values := []uint16{0, 1, 2, 8, 0x2000, 0x2001, 0x4000, 0x1fff, 0x3fff, uint16(m.rand.Uint32())}
-		binary.BigEndian.PutUint16(m.frame[at:], values[m.rand.IntN(len(values))])
+		end := uint16(maxDatagram/8 + 3 - len(m.frame)/8 - m.rand.IntN(8)) // ends near the longest datagram
+		values := []uint16{0, 1, 2, 8, 0x2000, 0x2001, 0x4000, 0x1fff, 0x3fff, end, end, uint16(m.rand.Uint32())}
+		v := values[m.rand.IntN(len(values))]
+		if six {
+			v = v<<3 | v>>13
+		}
+		binary.BigEndian.PutUint16(m.frame[at:], v)
 	}
 }
 
@@ -267,6 +272,22 @@ func (m *Mutator) fragmentHeader() {
 
 func (m *Mutator) wrap() {
 	m.replace(Wrappers[m.rand.IntN(len(Wrappers))].Rewrite(m.frame))
+}
+
+// wrapFirst makes the frame the first fragment of a tunnel that ends anywhere
+// in the packet inside.
+func (m *Mutator) wrapFirst() {
+	if m.rand.IntN(2) == 0 {
+		m.option()
+	}
+	m.wrap()
+	pieces := Fragments(m.frame, 8*(1+m.rand.IntN(20)))
+	if len(pieces) > 0 {
+		m.replace(pieces[0], true)
+		if m.rand.IntN(2) == 0 { // not only at multiples of 8
+			m.length4or6()
+		}
+	}
 }
 
 // transport returns where layer 4 starts if no extension header is there.

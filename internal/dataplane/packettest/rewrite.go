@@ -209,7 +209,7 @@ func packetOf(frame []byte, kind layers.EthernetType) ([]byte, bool) {
 	if kind == layers.EthernetTypeIPv4 {
 		length = int(binary.BigEndian.Uint16(frame[at+2:]))
 	}
-	if len(frame) < at+length {
+	if length < headerLength(kind) || len(frame) < at+length {
 		return nil, false
 	}
 	return frame[at : at+length], true
@@ -253,6 +253,9 @@ func Fragments(frame []byte, size int) [][]byte {
 	header := 40
 	if kind == layers.EthernetTypeIPv4 {
 		header = int(packet[0]&15) * 4
+	}
+	if header < 20 || header > len(packet) {
+		return nil
 	}
 	body := packet[header:]
 	if len(body) <= size {
