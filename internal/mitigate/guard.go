@@ -63,10 +63,10 @@ func (g guard) objection(p netip.Prefix) string {
 		return ""
 	}
 	for _, q := range g.tree.Subnets(p) {
-		return fmt.Sprintf("covers %s, the %s; %s", short(q.Prefix), q.Why, forceHint)
+		return fmt.Sprintf("covers %s (%s); %s", short(q.Prefix), q.Why, forceHint)
 	}
 	for _, q := range g.tree.Supernets(p) {
-		return fmt.Sprintf("lies in %s, the %s; %s", short(q.Prefix), q.Why, forceHint)
+		return fmt.Sprintf("lies in %s (%s); %s", short(q.Prefix), q.Why, forceHint)
 	}
 	return ""
 }

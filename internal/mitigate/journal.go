@@ -71,20 +71,36 @@ func openJournal(path string) (*journal, error) {
 	case err != nil:
 		return nil, fmt.Errorf("open the journal %s: %w", path, err)
 	}
-	if err := j.careful(func() error { return j.db.Update(j.prepare) }); err != nil {
+	if err := j.careful(j.prepare); err != nil {
 		return nil, closeAfter(err, j)
 	}
 	return j, nil
 }
 
 // prepare checks that the file is ours, or makes it so if it is empty.
-func (j *journal) prepare(tx *bolt.Tx) error {
+func (j *journal) prepare() error {
+	empty := false
+	err := j.db.View(func(tx *bolt.Tx) error {
+		name, _ := tx.Cursor().First()
+		empty = name == nil
+		if empty {
+			return nil
+		}
+		return j.check(tx)
+	})
+	if err == nil && empty {
+		err = j.db.Update(createBuckets)
+	}
+	return err
+}
+
+func (j *journal) check(tx *bolt.Tx) error {
+	if n, err := j.size(); err != nil || n < tx.Size() {
+		return j.unusable(cmp.Or(err, errors.New("damaged: its end is missing")))
+	}
 	meta := tx.Bucket(metaBucket)
 	if meta == nil {
-		if name, _ := tx.Cursor().First(); name != nil {
-			return j.unusable(errors.New("it belongs to another program"))
-		}
-		return createBuckets(tx)
+		return j.unusable(errors.New("it belongs to another program"))
 	}
 	if got := string(meta.Get(schemaKey)); got != schema {
 		return j.unusable(fmt.Errorf("it has schema %q, this sentinel-x knows %q: it was written by another version", got, schema))
@@ -133,9 +149,6 @@ func (j *journal) careful(f func() error) (err error) {
 func (j *journal) read(each func(traffic.List, netip.Prefix, wish)) error {
 	return j.careful(func() error {
 		return j.db.View(func(tx *bolt.Tx) error {
-			if n, err := j.size(); err != nil || n < tx.Size() {
-				return j.unusable(cmp.Or(err, errors.New("damaged: its end is missing")))
-			}
 			for _, list := range journaled {
 				err := tx.Bucket(bucketOf(list)).ForEach(func(k, v []byte) error {
 					p, w, err := decode(k, v)
