@@ -8,7 +8,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/cilium/ebpf/ringbuf"
@@ -24,13 +23,14 @@ func (p *Plane) Events(ctx context.Context, f func(traffic.Event)) error {
 		return fmt.Errorf("open the ring of events: %w", err)
 	}
 	defer r.Close()
-	stop := context.AfterFunc(ctx, func() { r.SetDeadline(time.Unix(1, 0)) })
+	// Close wakes a reader that waits; a deadline would wait for that reader's lock.
+	stop := context.AfterFunc(ctx, func() { r.Close() })
 	defer stop()
 	var rec ringbuf.Record
 	var e bpfEvent
 	for {
 		switch err := r.ReadInto(&rec); {
-		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, ringbuf.ErrClosed):
+		case errors.Is(err, ringbuf.ErrClosed):
 			return nil
 		case err != nil:
 			return fmt.Errorf("read the ring of events: %w", err)
