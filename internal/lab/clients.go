@@ -21,6 +21,8 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
+
+	"github.com/sentinel-x/sentinel-x/internal/api"
 )
 
 // Service is what clients ask a server for.
@@ -50,10 +52,10 @@ type Interval struct {
 	Requests  uint64            `json:"requests"`
 	Succeeded uint64            `json:"succeeded"`
 	Errors    map[string]uint64 `json:"errors,omitempty"` // failures by kind: timeout, refused, reset, overload, …
-	P50       time.Duration     `json:"p50_ns"`
-	P99       time.Duration     `json:"p99_ns"`
-	Max       time.Duration     `json:"max_ns"`
-	Elapsed   time.Duration     `json:"elapsed_ns"`
+	P50       api.Duration      `json:"p50"`
+	P99       api.Duration      `json:"p99"`
+	Max       api.Duration      `json:"max"`
+	Elapsed   api.Duration      `json:"elapsed"`
 }
 
 // Success returns the share of requests that succeeded, 1 without requests.
@@ -310,16 +312,21 @@ func (t *tally) interval(now time.Time) Interval {
 		now = t.end
 	}
 	i := Interval{
-		Name: t.name, Succeeded: t.succeeded, Requests: t.succeeded, Elapsed: now.Sub(t.start),
-		Errors: maps.Clone(t.errors),
-		P50:    time.Duration(t.latency.ValueAtQuantile(50)) * time.Microsecond,
-		P99:    time.Duration(t.latency.ValueAtQuantile(99)) * time.Microsecond,
-		Max:    time.Duration(t.latency.Max()) * time.Microsecond,
+		Name: t.name, Succeeded: t.succeeded, Requests: t.succeeded,
+		Errors:  maps.Clone(t.errors),
+		P50:     micros(t.latency.ValueAtQuantile(50)),
+		P99:     micros(t.latency.ValueAtQuantile(99)),
+		Max:     micros(t.latency.Max()),
+		Elapsed: api.Duration{Duration: now.Sub(t.start)},
 	}
 	for _, n := range t.errors {
 		i.Requests += n
 	}
 	return i
+}
+
+func micros(n int64) api.Duration {
+	return api.Duration{Duration: time.Duration(n) * time.Microsecond}
 }
 
 func errorKind(err error) string {

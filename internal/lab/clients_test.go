@@ -66,7 +66,7 @@ func TestClientsAndServersAgree(t *testing.T) {
 				for _, i := range c.Stop() {
 					total.Requests += i.Requests
 					total.Succeeded += i.Succeeded
-					if i.Requests > 0 && (i.P50 <= 0 || i.P99 < i.P50 || i.Max < i.P99) {
+					if i.Requests > 0 && (i.P50.Duration <= 0 || i.P99.Duration < i.P50.Duration || i.Max.Duration < i.P99.Duration) {
 						t.Errorf("latencies are out of order: %+v", i)
 					}
 				}

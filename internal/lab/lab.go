@@ -25,6 +25,7 @@ import (
 const (
 	prefix   = "sx-"
 	netnsDir = "/run/netns"
+	filesDir = "/run/sentinel-x-lab" // for directories named as the namespaces are
 )
 
 // Lab owns namespaces. Its methods may be called from several goroutines.
@@ -34,6 +35,7 @@ type Lab struct {
 
 	mu     sync.Mutex
 	spaces []*Namespace
+	dir    string // "": not made
 }
 
 var labs atomic.Uint32
@@ -65,29 +67,60 @@ func (l *Lab) Close() error {
 		errs = append(errs, n.close())
 	}
 	l.spaces = nil
+	if l.dir != "" {
+		errs = append(errs, removeDir(filepath.Base(l.dir)))
+		l.dir = ""
+	}
 	return errors.Join(errs...)
 }
 
-// RemoveLeftovers removes the namespaces that labs of dead processes left
-// behind. Those of living ones, and everybody else's, stay.
+// Dir returns a directory for the lab's files, only for root. Close removes it.
+func (l *Lab) Dir() (string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.dir != "" {
+		return l.dir, nil
+	}
+	dir := filepath.Join(filesDir, prefix+l.id+"-files")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("create directory for the lab's files: %w", err)
+	}
+	l.dir = dir
+	return dir, nil
+}
+
+func removeDir(name string) error {
+	if err := os.RemoveAll(filepath.Join(filesDir, name)); err != nil {
+		return fmt.Errorf("remove the lab's files: %w", err)
+	}
+	_ = os.Remove(filesDir) // not empty: another lab's are in it
+	return nil
+}
+
+// RemoveLeftovers removes the namespaces and files that labs of dead processes
+// left behind. Those of living ones, and everybody else's, stay.
 func RemoveLeftovers() error {
-	entries, err := os.ReadDir(netnsDir)
+	return errors.Join(removeDead(netnsDir, removeNamed), removeDead(filesDir, removeDir))
+}
+
+func removeDead(dir string, remove func(name string) error) error {
+	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("look for leftover namespaces: %w", err)
+		return fmt.Errorf("look for leftovers of dead processes: %w", err)
 	}
 	var errs []error
 	for _, e := range entries {
 		if ownerDied(e.Name()) {
-			errs = append(errs, removeNamed(e.Name()))
+			errs = append(errs, remove(e.Name()))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// ownerDied reports whether a namespace is a lab's whose process is gone. A
+// ownerDied reports whether a name is that of a lab whose process is gone. A
 // number that the kernel gave out again shows by its other start time.
 func ownerDied(name string) bool {
 	rest, ours := strings.CutPrefix(name, prefix)

@@ -38,6 +38,8 @@ func TestMain(m *testing.M) {
 		}
 		fmt.Println(n.Victim.Name, n.Peer.Name)
 		select {}
+	case "daemon":
+		runDaemon()
 	case "test":
 		lab.NewTestNet(childTest{}, lab.NetOptions{})
 		fmt.Println("ready")
