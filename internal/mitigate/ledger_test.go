@@ -284,6 +284,38 @@ func TestEntriesHidesWhatHasEnded(t *testing.T) {
 	}
 }
 
+func TestExpiryIsTriedAgain(t *testing.T) {
+	b := newBench(t, 100)
+	mustAdd(t, b, block, entry("192.0.2.0/24", time.Second), entry("198.51.100.0/24", time.Second))
+	b.now = start.Add(time.Second)
+	b.enforcer.failFrom, b.enforcer.failures = b.enforcer.calls+1, 1
+	if n, err := b.Expire(); n != 0 || !errors.Is(err, errEnforcer) {
+		t.Errorf("%d, %v", n, err)
+	}
+	b.check(t)
+	if n, err := b.Expire(); n != 2 || err != nil {
+		t.Errorf("second try: %d, %v", n, err)
+	}
+	wantEntries(t, b, block)
+}
+
+// Of two wishes for a prefix the one that lasts longer counts.
+func TestMergedEnd(t *testing.T) {
+	at := func(d time.Duration) time.Time { return start.Add(d) }
+	for _, tt := range []struct{ own, config, want time.Time }{
+		{time.Time{}, time.Time{}, time.Time{}},
+		{time.Time{}, at(1), time.Time{}},
+		{at(1), time.Time{}, time.Time{}},
+		{at(1), at(2), at(2)},
+		{at(2), at(1), at(2)},
+	} {
+		got := slot{&wish{expires: tt.own}, &wish{expires: tt.config}}.entry(netip.MustParsePrefix("192.0.2.0/24"))
+		if !got.Expires.Equal(tt.want) {
+			t.Errorf("%v and %v: %v, want %v", tt.own, tt.config, got.Expires, tt.want)
+		}
+	}
+}
+
 // A forced wish that ends must not leave the other wish forced.
 func TestForceEndsWithItsWish(t *testing.T) {
 	b := newBench(t, 100)
@@ -306,7 +338,7 @@ func TestProtected(t *testing.T) {
 		{Prefix: netip.MustParsePrefix("192.0.2.5/32"), Why: "own address of eth0", Own: true},
 		{Prefix: netip.MustParsePrefix("192.0.2.6/32"), Why: "own address of eth1", Own: true},
 		{Prefix: netip.MustParsePrefix("192.0.2.6/32"), Why: "resolver in /etc/resolv.conf"},
-		{Prefix: netip.MustParsePrefix("192.0.2.6/32"), Why: "resolver in /etc/resolv.conf"},
+		{Prefix: netip.MustParsePrefix("192.0.2.6/32"), Why: "own address of eth1", Own: true},
 	}
 	mustDo(t, b.SetProtected(set))
 	// A packet from our own address is spoofed: the packet path does not protect it.
