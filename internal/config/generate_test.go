@@ -120,9 +120,10 @@ The reader is strict. An unknown key, a value of the wrong type or out of range,
 file, line, column and key path, and for an unknown key the nearest known one. Nothing is applied then. YAML anchors,
 aliases, tags and second documents are refused, as are files over 1 MiB (long lists go in with ` + "`sentinel-x block import`" + `).
 
-    sentinel-x config check     # read the file, say what is wrong with it
-    sentinel-x config show      # the whole configuration, defaults included
-    sentinel-x config schema    # JSON schema
+    sentinel-x config check FILE    # read it, say what is wrong with it
+    sentinel-x config show          # the whole configuration of the running engine
+    sentinel-x config show FILE     # ... of a file, defaults included
+    sentinel-x config schema        # JSON schema
 
 A reload (SIGHUP, or through the API) applies the whole file or keeps the old configuration. Keys marked *live* take effect at once;
 a change of one marked *restart* is reported and waits for a restart.

@@ -21,7 +21,7 @@ func (c Config) Marshal() []byte { return c.marshal(false) }
 func Example() []byte {
 	var b bytes.Buffer
 	b.WriteString("# Configuration of sentinel-x. Every key is optional; the values below are the defaults.\n")
-	b.WriteString("# Check a change with `sentinel-x config check`, apply it with SIGHUP.\n\n")
+	b.WriteString("# Check a change with `sentinel-x config check FILE`, apply it with SIGHUP.\n\n")
 	b.Write(Default().marshal(true))
 	return b.Bytes()
 }
