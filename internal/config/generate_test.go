@@ -126,7 +126,7 @@ aliases, tags and second documents are refused, as are files over 1 MiB (long li
     sentinel-x config schema        # JSON schema
 
 A reload (SIGHUP, or through the API) applies the whole file or keeps the old configuration. Keys marked *live* take effect at once;
-a change of one marked *restart* is reported and waits for a restart.
+a file that changes one marked *restart* is refused with the names of those keys, and takes a restart.
 
 Durations: ` + "`10s`, `250ms`, `1h30m`" + `. Numbers of packets: ` + "`5000` or `5k`" + ` (k, M, G). Bytes: ` + "`1000000`, `1M` or `1MiB`" + ` (k, M, G are
 powers of 1000; KiB, MiB, GiB of 1024). Prefixes: a host (` + "`192.0.2.7`, `2001:db8::7`" + `) or CIDR without host bits
