@@ -9,9 +9,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
@@ -64,12 +67,15 @@ type FloodReport struct {
 const (
 	testXDPLiveFrames = 1 << 1 // BPF_F_TEST_XDP_LIVE_FRAMES, Linux 5.18
 	generatorBurst    = 1 << 15
-	generatorPace     = 2 * time.Millisecond
+	// At a rate: time between bursts, and how many bursts' worth to send at once after
+	// a stall. Longer bursts overflow the 256 slots of a veth's ring.
+	generatorPace    = time.Millisecond
+	generatorCatchUp = 3
 )
 
 // Generator sends a flood from a BPF program, without a socket: frames go from
 // the page pool straight into the interface. Run it in a thread of the network
-// namespace that Flood.Interface is in.
+// namespace that Flood.Interface is in; it creates an interface there while it runs.
 type Generator struct {
 	flood Flood
 	frame []byte
@@ -111,10 +117,15 @@ func (g *Generator) Sent() (uint64, error) {
 // Run sends the flood and returns when its count or duration is reached or ctx
 // ends, which is no error. It never sends more than Count, nor more than Rate
 // times the time that has passed.
-func (g *Generator) Run(ctx context.Context) (FloodReport, error) {
+func (g *Generator) Run(ctx context.Context) (report FloodReport, err error) {
 	if err := g.checkInterface(); err != nil {
 		return FloodReport{}, err
 	}
+	release, err := g.keepInDispatcher()
+	if err != nil {
+		return FloodReport{}, err
+	}
+	defer func() { err = errors.Join(err, release()) }()
 	start := time.Now()
 	if g.flood.Duration > 0 {
 		var cancel context.CancelFunc
@@ -134,18 +145,48 @@ func (g *Generator) Run(ctx context.Context) (FloodReport, error) {
 	}, errors.Join(err, sentErr)
 }
 
+var anchors atomic.Uint32
+
+// keepInDispatcher attaches the program to an interface of its own, which stays
+// down. A test run puts its program into the kernel's XDP dispatcher and takes it
+// out again, waiting for an RCU grace period (tens of milliseconds) each time,
+// unless the program is in there already: that is all that being attached does.
+func (g *Generator) keepInDispatcher() (release func() error, err error) {
+	name := fmt.Sprintf("sxg%d.%d", os.Getpid(), anchors.Add(1))
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = name
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: name + "p"}); err != nil {
+		return nil, fmt.Errorf("create an interface for the generator: %w", err)
+	}
+	dev, err := netlink.LinkByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("find the generator's interface %s: %w", name, err)
+	}
+	remove := func() error {
+		if err := netlink.LinkDel(dev); err != nil {
+			return fmt.Errorf("remove the generator's interface %s: %w", name, err)
+		}
+		return nil
+	}
+	l, err := link.AttachXDP(link.XDPOptions{Program: g.objs.Generate, Interface: dev.Attrs().Index, Flags: link.XDPGenericMode})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("attach the generator to %s: %w", name, err), remove())
+	}
+	return func() error { return errors.Join(l.Close(), remove()) }, nil
+}
+
 func (g *Generator) pace(ctx context.Context, start time.Time) error {
 	var done uint64
 	for ctx.Err() == nil && (g.flood.Count == 0 || done < g.flood.Count) {
-		n := g.due(time.Since(start), done)
-		if n == 0 {
+		if n := g.due(time.Since(start), done); n > 0 {
+			if err := g.burst(n); err != nil {
+				return err
+			}
+			done += uint64(n)
+		}
+		if g.flood.Rate > 0 {
 			sleep(ctx, generatorPace)
-			continue
 		}
-		if err := g.burst(n); err != nil {
-			return err
-		}
-		done += uint64(n)
 	}
 	return nil
 }
@@ -153,12 +194,12 @@ func (g *Generator) pace(ctx context.Context, start time.Time) error {
 // due returns how many frames to send now.
 func (g *Generator) due(elapsed time.Duration, done uint64) uint32 {
 	n := uint64(generatorBurst)
-	if g.flood.Rate > 0 {
-		allowed := uint64(elapsed.Seconds() * float64(g.flood.Rate))
+	if rate := float64(g.flood.Rate); rate > 0 {
+		allowed := uint64(elapsed.Seconds() * rate)
 		if allowed <= done {
 			return 0
 		}
-		n = min(n, allowed-done)
+		n = min(n, allowed-done, uint64(generatorCatchUp*rate*generatorPace.Seconds())+1)
 	}
 	if g.flood.Count > 0 {
 		n = min(n, g.flood.Count-done)
@@ -232,23 +273,23 @@ func newTemplate(f Flood) (template, error) {
 		return template{}, err
 	}
 	ip, l4 := f.headerLengths()
-	link := ethernetLength + tagLength*len(f.VLANs)
-	size := max(f.Size, minFrame, link+ip+l4)
+	eth := ethernetLength + tagLength*len(f.VLANs)
+	size := max(f.Size, minFrame, eth+ip+l4)
 	if size > maxFrame || (f.Size != 0 && f.Size < size) {
-		return template{}, fmt.Errorf("size %d: must be from %d to %d bytes", f.Size, max(minFrame, link+ip+l4), maxFrame)
+		return template{}, fmt.Errorf("size %d: must be from %d to %d bytes", f.Size, max(minFrame, eth+ip+l4), maxFrame)
 	}
 	t := template{frame: make([]byte, size)}
 	t.config.Ifindex = uint32(f.Interface)
-	t.config.HeaderLength = uint32(link + ip + l4)
+	t.config.HeaderLength = uint32(eth + ip + l4)
 	t.writeLink(f)
 	if f.Dest.Is4() {
-		t.writeIPv4(f, link)
+		t.writeIPv4(f, eth)
 	} else {
-		t.writeIPv6(f, link)
+		t.writeIPv6(f, eth)
 	}
-	t.writeL4(f, link+ip)
+	t.writeL4(f, eth+ip)
 	t.chooseSources(f)
-	copy(t.config.Header[:], t.frame[:link+ip+l4])
+	copy(t.config.Header[:], t.frame[:eth+ip+l4])
 	return t, nil
 }
 

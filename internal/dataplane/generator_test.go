@@ -75,13 +75,14 @@ func TestGeneratorIsDueAtMostRateAndCount(t *testing.T) {
 		want        uint32
 	}{
 		{"nothing before time has passed", 1000, 0, 0, 0, 0},
-		{"rate times elapsed", 1000, 0, 500 * time.Millisecond, 0, 500},
-		{"less what is done", 1000, 0, 500 * time.Millisecond, 499, 1},
-		{"ahead of the rate", 1000, 0, 500 * time.Millisecond, 501, 0},
-		{"no more than the count", 1000, 10, time.Second, 7, 3},
+		{"rate times elapsed", 100_000, 0, time.Millisecond, 0, 100},
+		{"less what is done", 100_000, 0, time.Millisecond, 99, 1},
+		{"ahead of the rate", 100_000, 0, time.Millisecond, 101, 0},
+		{"after a stall in steps", 100_000, 0, time.Second, 0, 301},
+		{"no more than the count", 100_000, 10, time.Second, 7, 3},
 		{"without a rate a burst", 0, 0, 0, 0, generatorBurst},
 		{"without a rate the count", 0, 10, 0, 4, 6},
-		{"a burst at most after a stall", 1 << 40, 0, time.Hour, 0, generatorBurst},
+		{"a burst at most", 1 << 40, 0, time.Hour, 0, generatorBurst},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			g := &Generator{flood: Flood{Rate: c.rate, Count: c.count}}

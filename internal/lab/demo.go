@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -156,7 +155,9 @@ func Demo(ctx context.Context, o DemoOptions) (report DemoReport, err error) {
 	if o, err = o.withDefaults(); err != nil {
 		return report, err
 	}
-	n, err := demoNet(o)
+	// The filter works on the flood's own core, so that what is sent is what it sees:
+	// no ring overflows before it.
+	n, err := NewNet(NetOptions{Clients: o.Clients})
 	if err != nil {
 		return report, err
 	}
@@ -179,11 +180,6 @@ func Demo(ctx context.Context, o DemoOptions) (report DemoReport, err error) {
 		d.report.Latency = status.Latency
 	}
 	return d.report, err
-}
-
-func demoNet(o DemoOptions) (*Net, error) {
-	cpus := runtime.NumCPU()
-	return NewNet(NetOptions{Clients: o.Clients, PinNAPI: cpus > 1, CPU: cpus - 1})
 }
 
 type demo struct {

@@ -320,3 +320,23 @@ func TestFloodRefusesWhatWouldVanish(t *testing.T) {
 		t.Fatalf("got %v, want an error about the interface", err)
 	}
 }
+
+func TestFloodLeavesNoInterface(t *testing.T) {
+	n := lab.NewTestNet(t, lab.NetOptions{})
+	var before, after string
+	if err := n.Peer.Do(func() error { before = links(t); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	f := dataplane.Flood{Kind: dataplane.FloodUDP, Source: netip.MustParsePrefix("192.0.2.1/32"), Sources: 1, Count: 10}
+	for range 2 {
+		if _, err := n.Flood(t.Context(), f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := n.Peer.Do(func() error { after = links(t); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if before != after {
+		t.Errorf("interfaces were %s, are %s", before, after)
+	}
+}

@@ -43,8 +43,8 @@ var labs atomic.Uint32
 // New removes what dead processes left behind, and returns an empty lab. It
 // needs root, or CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_NET_RAW.
 func New() (*Lab, error) {
-	if err := os.MkdirAll(netnsDir, 0o755); err != nil {
-		return nil, fmt.Errorf("create %s for named network namespaces (run as root): %w", netnsDir, err)
+	if err := shareNetnsDir(); err != nil {
+		return nil, fmt.Errorf("prepare %s for named network namespaces (run as root): %w", netnsDir, err)
 	}
 	if err := RemoveLeftovers(); err != nil {
 		return nil, err
@@ -55,6 +55,23 @@ func New() (*Lab, error) {
 	}
 	n := labs.Add(1)
 	return &Lab{id: fmt.Sprintf("%d-%s-%d", os.Getpid(), start, n)}, nil
+}
+
+// shareNetnsDir makes the directory a shared mount, as `ip netns add` does when
+// it is first called: done by it later, that would hide our namespaces under it.
+func shareNetnsDir() error {
+	if err := os.MkdirAll(netnsDir, 0o755); err != nil {
+		return err
+	}
+	share := func() error { return unix.Mount("", netnsDir, "", unix.MS_SHARED|unix.MS_REC, "") }
+	err := share()
+	if !errors.Is(err, unix.EINVAL) { // no mount yet
+		return err
+	}
+	if err := unix.Mount(netnsDir, netnsDir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return err
+	}
+	return share()
 }
 
 // Close removes all namespaces of the lab, and with them their interfaces. It
@@ -163,7 +180,8 @@ func removeNamed(name string) error {
 	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("unmount namespace %s: %w", name, err)
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	// EBUSY: mounted below another mount on the directory, where nobody reaches it.
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.EBUSY) {
 		return fmt.Errorf("remove namespace %s: %w", name, err)
 	}
 	return nil
