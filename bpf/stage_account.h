@@ -22,7 +22,7 @@ static __always_inline bool due(__u32 *left, __u32 every)
 		(*left)--;
 		return false;
 	}
-	*left = 1 + bpf_get_prandom_u32() % (2 * every);
+	*left = 1 + bpf_get_prandom_u32() % (2 * every - 1);
 	return true;
 }
 

@@ -144,7 +144,7 @@ struct knobs {
 	struct limit allowed_limits[NUM_CLASSES];
 	__u32 event_window_ns; /* the event budget: at most event_budget a window and CPU */
 	__u32 event_budget;
-	__u32 sample_passed; /* mean distance of sampled packets; 0: none */
+	__u32 sample_passed; /* mean distance of sampled packets; 1: all; 0: none */
 	__u32 sample_dropped;
 	__u32 sample_latency;
 	__u8 limited; /* any limit is set */

@@ -14,11 +14,8 @@ import (
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
-// Sampling: mean distance of samples. Drops are rarer in calm, and what an operator asks about.
 const (
-	samplePassed  = 256
-	sampleDropped = 64
-	sampleLatency = 1024
+	sampleLatency = 1024 // mean distance of latency samples
 	eventWindow   = 100 * time.Millisecond
 )
 
@@ -137,7 +134,10 @@ func (p *Plane) SetPolicies(ps traffic.Policies) error {
 
 // SetEventBudget sets how many events a second may be sampled over all CPUs; 0: none.
 func (p *Plane) SetEventBudget(perSecond int) error {
-	return p.change(func(k *bpfKnobs) { p.setEventBudget(k, perSecond) })
+	return p.change(func(k *bpfKnobs) {
+		p.o.EventsPerSecond = perSecond
+		p.setEventBudget(k, perSecond)
+	})
 }
 
 func (p *Plane) setEventBudget(k *bpfKnobs, perSecond int) {
@@ -148,7 +148,28 @@ func (p *Plane) setEventBudget(k *bpfKnobs, perSecond int) {
 	windows := int(time.Second / eventWindow)
 	k.EventWindowNs = uint32(eventWindow)
 	k.EventBudget = uint32(max(1, perSecond/windows/ebpf.MustPossibleCPU()))
-	k.SamplePassed, k.SampleDropped = samplePassed, sampleDropped
+	k.SamplePassed, k.SampleDropped = 1, 1
+}
+
+// AdaptSampling spreads the event budget over the packets there are: all of them
+// while they are few, and of passed and dropped ones half the budget each when they
+// are many. Rates are packets a second.
+func (p *Plane) AdaptSampling(passed, dropped float64) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.o.EventsPerSecond == 0 {
+		return nil
+	}
+	distance := func(rate float64) uint32 {
+		return uint32(min(max(1, math.Ceil(2*rate/float64(p.o.EventsPerSecond))), 1<<24))
+	}
+	k := p.knobs
+	k.SamplePassed, k.SampleDropped = distance(passed), distance(dropped)
+	if k == p.knobs {
+		return nil
+	}
+	p.knobs = k
+	return p.publish()
 }
 
 func limitsOff(l traffic.Limits) bool {

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/sentinel-x/sentinel-x/internal/config"
+	"github.com/sentinel-x/sentinel-x/internal/dataplane"
+	"github.com/sentinel-x/sentinel-x/internal/traffic"
+)
+
+// ReplayOptions says what is replayed, and under which rules.
+type ReplayOptions struct {
+	File         string        // pcap or pcapng
+	Config       config.Config // its lists, limits, policies, tunnels and dry_run apply
+	Block, Allow []netip.Prefix
+	Verdicts     io.Writer // CSV, a line a packet: index,time_s,verdict,reason; nil: none
+	VerifierLog  bool
+}
+
+// ReplayResult is what the packet path made of a capture.
+type ReplayResult struct {
+	File      string            `json:"file"`
+	Packets   uint64            `json:"packets"`
+	Bytes     uint64            `json:"bytes"`      // on the wire, as the capture says
+	Duration  float64           `json:"duration_s"` // from the first packet to the last, in the capture's time
+	Passed    uint64            `json:"passed"`     // packets
+	Dropped   uint64            `json:"dropped"`
+	WouldDrop uint64            `json:"would_drop,omitempty"` // passed only because of dry_run; part of Passed
+	Reasons   map[string]uint64 `json:"reasons"`              // packets by reason, those that occurred
+}
+
+// Replay runs every packet of a capture through the real XDP program, in the
+// capture's own time. Nothing is attached. An unreadable or cut capture is an
+// error that says where; what was read before it is in the result.
+func Replay(ctx context.Context, o ReplayOptions) (ReplayResult, error) {
+	c, err := openCapture(o.File)
+	if err != nil {
+		return ReplayResult{}, err
+	}
+	defer c.close()
+	po := planeOptions(o.Config)
+	po.VerifierLog = o.VerifierLog
+	tester, err := dataplane.NewTester(po)
+	if err != nil {
+		return ReplayResult{}, err
+	}
+	defer tester.Close()
+	if err := putReplayLists(tester, o); err != nil {
+		return ReplayResult{}, err
+	}
+	r := replay{tester: tester, capture: c, result: ReplayResult{File: o.File, Reasons: map[string]uint64{}}}
+	if o.Verdicts != nil {
+		r.csv = bufio.NewWriterSize(o.Verdicts, 1<<16)
+		fmt.Fprintln(r.csv, "index,time_s,verdict,reason")
+	}
+	err = r.run(ctx)
+	if r.csv != nil {
+		err = errors.Join(err, r.csv.Flush())
+	}
+	return r.finish(), err
+}
+
+func putReplayLists(t *dataplane.Tester, o ReplayOptions) error {
+	for list, l := range map[traffic.List]struct {
+		given []netip.Prefix
+		file  []config.ListEntry
+	}{
+		traffic.ListBlock: {o.Block, o.Config.Lists.Block},
+		traffic.ListAllow: {o.Allow, o.Config.Lists.Allow},
+	} {
+		entries := listEntries(l.file)
+		for _, prefix := range l.given {
+			entries = append(entries, traffic.Entry{Prefix: prefix})
+		}
+		if err := t.Replace(list, entries); err != nil {
+			return fmt.Errorf("%v list: %w", list, err)
+		}
+	}
+	var protected []traffic.Entry
+	for _, prefix := range o.Config.Protect.Addresses {
+		protected = append(protected, traffic.Entry{Prefix: prefix})
+	}
+	return t.Replace(traffic.ListProtected, protected)
+}
+
+// replay is one run over a capture.
+type replay struct {
+	tester      *dataplane.Tester
+	capture     *capture
+	csv         *bufio.Writer
+	result      ReplayResult
+	first, last time.Time
+	reasons     [traffic.NumReasons]uint64
+	line        []byte
+}
+
+func (r *replay) run(ctx context.Context) error {
+	for n := uint64(0); ; n++ {
+		if n%4096 == 0 && ctx.Err() != nil {
+			return fmt.Errorf("replay stopped after %d packets: %w", n, ctx.Err())
+		}
+		frame, at, wire, err := r.capture.next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		v, err := r.judge(frame, at)
+		if err != nil {
+			return fmt.Errorf("%s: packet %d: %w", r.result.File, n+1, err)
+		}
+		if err := r.count(n, v, at, wire); err != nil {
+			return err
+		}
+	}
+}
+
+// judge runs a frame. One too short for a test run (the kernel wants an Ethernet
+// header) has no readable source: it is what the program calls it.
+func (r *replay) judge(frame []byte, at time.Time) (dataplane.Verdict, error) {
+	v, err := r.tester.Run(frame, time.Duration(at.UnixNano()))
+	if errors.Is(err, dataplane.ErrFrame) && len(frame) < 14 {
+		return r.tester.RunShort(frame), nil
+	}
+	return v, err
+}
+
+func (r *replay) count(n uint64, v dataplane.Verdict, at time.Time, wire int) error {
+	if n == 0 {
+		r.first = at
+	}
+	r.last = at
+	r.result.Packets++
+	r.result.Bytes += uint64(wire)
+	r.reasons[v.Reason]++
+	verdict := "pass"
+	switch v.Outcome {
+	case traffic.Dropped:
+		verdict = "drop"
+		r.result.Dropped++
+	case traffic.WouldDrop:
+		r.result.WouldDrop++
+		fallthrough
+	default:
+		r.result.Passed++
+	}
+	if r.csv == nil {
+		return nil
+	}
+	l := strconv.AppendUint(r.line[:0], n, 10)
+	l = append(l, ',')
+	l = strconv.AppendFloat(l, at.Sub(r.first).Seconds(), 'f', 9, 64)
+	l = append(l, ',')
+	l = append(append(l, verdict...), ',')
+	l = append(append(l, v.Reason.String()...), '\n')
+	r.line = l
+	if _, err := r.csv.Write(l); err != nil {
+		return fmt.Errorf("write verdicts: %w", err)
+	}
+	return nil
+}
+
+func (r *replay) finish() ReplayResult {
+	if d := r.last.Sub(r.first); d > 0 {
+		r.result.Duration = d.Seconds()
+	}
+	for reason, n := range r.reasons {
+		if n > 0 {
+			r.result.Reasons[traffic.Reason(reason).String()] = n
+		}
+	}
+	return r.result
+}
