@@ -17,6 +17,8 @@ import (
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
+const anyIP layers.EthernetType = 0xffff
+
 // reference is what gopacket's own packet decoder makes of a frame: the
 // addresses of its first network layer and the ports of its first transport layer.
 type reference struct {
@@ -27,14 +29,19 @@ type reference struct {
 	broken              bool
 }
 
+// gopacket's own ethertype 0xffff, IP of either version, is no ethertype to us.
 func refer(frame []byte) (r reference, isIP bool) {
 	p := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.DecodeOptions{NoCopy: true})
 	r.broken = p.ErrorLayer() != nil || p.Metadata().Truncated
 	for _, l := range p.Layers() {
 		switch l := l.(type) {
-		case *layers.Ethernet, *layers.Dot1Q:
-			if isIP {
-				return r, true
+		case *layers.Ethernet:
+			if isIP || l.EthernetType == anyIP {
+				return r, isIP
+			}
+		case *layers.Dot1Q:
+			if isIP || l.Type == anyIP {
+				return r, isIP
 			}
 		case *layers.IPv4:
 			if isIP {
