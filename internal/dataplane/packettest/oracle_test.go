@@ -29,6 +29,7 @@ type reference struct {
 	broken              bool
 }
 
+// refer returns gopacket's view of a frame, and whether it has an IP header.
 // gopacket's own ethertype 0xffff, IP of either version, is no ethertype to us.
 func refer(frame []byte) (r reference, isIP bool) {
 	p := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.DecodeOptions{NoCopy: true})
