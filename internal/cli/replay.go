@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sentinel-x/sentinel-x/internal/config"
+	"github.com/sentinel-x/sentinel-x/internal/engine"
+)
+
+type replayFlags struct {
+	config, verdicts string
+	block, allow     []string
+	verifierLog      bool
+}
+
+func (a *app) replayCommand() *cobra.Command {
+	var f replayFlags
+	c := a.jsonFlag(&cobra.Command{
+		Use:   "replay FILE",
+		Short: "Judge every packet of a capture",
+		Long: `Run every packet of a capture (pcap or pcapng) through the real XDP program, in the
+capture's own time, and say what would have become of it. Nothing is attached to an
+interface. The lists, limits and policies are those of --config, --block and --allow.
+
+It takes root, or the capabilities BPF, NET_ADMIN and PERFMON.`,
+		Example: `  sentinel-x replay attack.pcap --block 198.51.100.0/24,2001:db8:bad::/48
+  sentinel-x replay attack.pcapng --config sentinel-x.yaml --json
+  sentinel-x replay attack.pcap --verdicts verdicts.csv`,
+		Args: args(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.replay(cmd, args[0], f) },
+	})
+	c.Flags().StringVar(&f.config, "config", "", "configuration file with lists, limits and policies")
+	c.Flags().StringSliceVar(&f.block, "block", nil, "hosts or prefixes to block")
+	c.Flags().StringSliceVar(&f.allow, "allow", nil, "hosts or prefixes to allow")
+	c.Flags().StringVar(&f.verdicts, "verdicts", "", "write index,time_s,verdict,reason of every packet to this CSV file")
+	c.Flags().BoolVar(&f.verifierLog, "verifier-log", false, "if the kernel refuses the program, print all it says")
+	return c
+}
+
+func (a *app) replay(cmd *cobra.Command, file string, f replayFlags) error {
+	o := engine.ReplayOptions{File: file, VerifierLog: f.verifierLog}
+	var err error
+	if o.Block, err = prefixes("block", f.block); err != nil {
+		return err
+	}
+	if o.Allow, err = prefixes("allow", f.allow); err != nil {
+		return err
+	}
+	if o.Config, err = loadConfig(f.config); err != nil {
+		return err
+	}
+	a.notices(o.Config)
+	var result engine.ReplayResult
+	run := func() (err error) {
+		result, err = engine.Replay(cmd.Context(), o)
+		return err
+	}
+	if f.verdicts == "" {
+		err = run()
+	} else {
+		err = replaceFile(f.verdicts, func(w io.Writer) error { o.Verdicts = w; return run() })
+	}
+	if err != nil {
+		return err
+	}
+	return a.print(result, func(w io.Writer) { writeReplay(w, result, o.Config) })
+}
+
+// prefixes reads the values of a flag.
+func prefixes(flag string, texts []string) ([]netip.Prefix, error) {
+	out := make([]netip.Prefix, 0, len(texts))
+	for _, text := range texts {
+		p, err := config.ParsePrefix(text)
+		if err != nil {
+			return nil, usagef("--%s: %w", flag, err)
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+func writeReplay(w io.Writer, r engine.ReplayResult, cfg config.Config) {
+	fmt.Fprintf(w, "%s: %s packets, %s, %.3f s\n\n", r.File, grouped(r.Packets), size(r.Bytes), r.Duration)
+	t := newTable("OUTCOME", ">PACKETS", ">SHARE")
+	t.row("passed", grouped(r.Passed), percent(r.Passed, r.Packets))
+	t.row("dropped", grouped(r.Dropped), percent(r.Dropped, r.Packets))
+	if cfg.DryRun {
+		t.row("would drop", grouped(r.WouldDrop), percent(r.WouldDrop, r.Packets))
+	}
+	t.write(w)
+	fmt.Fprintln(w)
+	t = newTable("REASON", ">PACKETS", ">SHARE")
+	names := make([]string, 0, len(r.Reasons))
+	for name := range r.Reasons {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		return cmp.Or(cmp.Compare(r.Reasons[b], r.Reasons[a]), cmp.Compare(a, b))
+	})
+	for _, name := range names {
+		t.row(name, grouped(r.Reasons[name]), percent(r.Reasons[name], r.Packets))
+	}
+	t.write(w)
+}
