@@ -139,6 +139,9 @@ func (d *Daemon) waitUntilReady(ctx context.Context) error {
 	}
 }
 
+// PID returns the daemon's process id.
+func (d *Daemon) PID() int { return d.process.Pid }
+
 // Counters reads the packet path's counters.
 func (d *Daemon) Counters(ctx context.Context) (api.Counters, error) { return d.Client.Counters(ctx) }
 

@@ -206,3 +206,38 @@ func waitForDrops(t *testing.T, d *lab.Daemon, n uint64) {
 		}
 	}
 }
+
+func TestTransferThroughTheFilterIsIntact(t *testing.T) {
+	const gigabyte = 1 << 30
+	for _, mode := range []string{"native", "generic"} {
+		for _, mtu := range []int{1500, 9000} {
+			t.Run(fmt.Sprintf("%s/%d", mode, mtu), func(t *testing.T) {
+				n := lab.NewTestNet(t, lab.NetOptions{MTU: mtu})
+				d, err := n.StartDaemon(t.Context(), n.VictimEnd, lab.DaemonOptions{Command: daemonCommand(t), Config: "mode: " + mode + "\n"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				before, err := d.Counters(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				o := lab.TransferOptions{From: n.Peer, To: n.Victim, Source: lab.Peer4, Target: lab.Victim4, Bytes: gigabyte}
+				elapsed, err := lab.Transfer(t.Context(), o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				after, err := d.Counters(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if seen := after.Seen.Sub(before.Seen); seen.Bytes < gigabyte {
+					t.Errorf("the filter saw %d bytes, not the whole transfer", seen.Bytes)
+				}
+				t.Logf("1 GiB in %s, %d frames", elapsed, after.Seen.Packets-before.Seen.Packets)
+				if err := d.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}

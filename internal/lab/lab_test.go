@@ -4,6 +4,7 @@ package lab_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,9 +12,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -37,6 +40,20 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		fmt.Println(n.Victim.Name, n.Peer.Name)
+		select {}
+	case "own a daemon":
+		os.Setenv(childEnv, "daemon")
+		n, err := lab.NewNet(lab.NetOptions{})
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		d, err := n.StartDaemon(context.Background(), n.VictimEnd, lab.DaemonOptions{Command: []string{os.Args[0]}})
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		fmt.Println(d.PID())
 		select {}
 	case "daemon":
 		runDaemon()
@@ -114,6 +131,40 @@ func TestKilledProcessIsCleanedUpByTheNext(t *testing.T) {
 			t.Errorf("%s of a living process was removed", name)
 		}
 	}
+}
+
+func TestDaemonDiesWithItsKilledOwner(t *testing.T) {
+	owner, line := child(t, "own a daemon")
+	pid, err := strconv.Atoi(line)
+	if err != nil {
+		t.Fatalf("child said %q", line)
+	}
+	files := filepath.Join("/run/sentinel-x-lab", fmt.Sprintf("sx-%d-*", owner.Process.Pid))
+	if err := unix.Kill(pid, 0); err != nil {
+		t.Fatalf("daemon %d: %v", pid, err)
+	}
+	if err := owner.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = owner.Wait()
+	for deadline := time.Now().Add(delivery); running(pid); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("daemon %d outlived its owner", pid)
+		}
+	}
+	if left, _ := filepath.Glob(files); len(left) != 1 {
+		t.Fatalf("files of the dead: %v, want one directory", left)
+	}
+	lab.NewTestNet(t, lab.NetOptions{})
+	if left, _ := filepath.Glob(files); len(left) > 0 {
+		t.Errorf("left %v", left)
+	}
+}
+
+// running reports whether a process is there and no zombie that waits for its parent.
+func running(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !strings.Contains(string(stat), ") Z ")
 }
 
 func TestInterruptedTestLeavesNothing(t *testing.T) {
