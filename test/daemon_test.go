@@ -31,7 +31,8 @@ func TestDaemonThroughItsCommandLine(t *testing.T) {
 			s.ok(t, "block", "add", one.String(), "--comment", "a test")
 			s.wantReach(t, "blocked", one, false)
 			s.wantReach(t, "not blocked", two, true)
-			s.ok(t, "block", "add", lab.Client6(0).String()+"/64")
+			s.ok(t, "block", "add", lab.Client6(0).String())
+			s.wantReach(t, "IPv6 blocked", lab.Client6(0), false)
 			if list := s.ok(t, "block", "list"); !strings.Contains(list, one.String()) || !strings.Contains(list, "a test") {
 				t.Errorf("block list:\n%s", list)
 			}

@@ -29,8 +29,8 @@ import (
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
-// binary builds the product once, as a release is built, but for the race detector's sake with the tests' own flags.
-var binary = sync.OnceValues(func() (string, error) {
+// binary builds the product once.
+var product = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "sentinel-x-test-")
 	if err != nil {
 		return "", err
@@ -45,7 +45,7 @@ var binary = sync.OnceValues(func() (string, error) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if path, err := binary(); err == nil {
+	if path, err := product(); err == nil {
 		os.RemoveAll(filepath.Dir(path))
 	}
 	os.Exit(code)
@@ -60,7 +60,7 @@ type site struct {
 
 func newSite(t *testing.T, o lab.NetOptions) *site {
 	t.Helper()
-	bin, err := binary()
+	bin, err := product()
 	if err != nil {
 		t.Fatal(err)
 	}
