@@ -22,6 +22,8 @@ import (
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
+//go:generate go test -run=^TestOpenAPIIsCurrent$ . -update
+
 // Backend does what the API offers. Its methods are called concurrently. An
 // *Error reaches the client as it is; any other error becomes a status 500
 // with the error's text.

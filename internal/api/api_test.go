@@ -42,7 +42,7 @@ func TestOpenAPIIsCurrent(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("docs/openapi.json is not current; run go test ./internal/api -run OpenAPI -update\n%s", diff)
+		t.Errorf("docs/openapi.json is not current; run `go generate ./internal/api`\n%s", diff)
 	}
 }
 

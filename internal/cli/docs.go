@@ -62,7 +62,7 @@ func pageName(c *cobra.Command) string { return strings.ReplaceAll(c.CommandPath
 func manPage(c *cobra.Command) string {
 	prepare(c.Root())
 	var b strings.Builder
-	fmt.Fprintf(&b, "%% %s(1) sentinel-x %s\n\n", strings.ToUpper(pageName(c)), version())
+	fmt.Fprintf(&b, "%% \"%s\" \"1\" \"\" \"sentinel-x %s\" \"Sentinel-X\"\n\n", strings.ToUpper(pageName(c)), version())
 	fmt.Fprintf(&b, "# NAME\n%s - %s\n\n", pageName(c), lowerFirst(c.Short))
 	fmt.Fprintf(&b, "# SYNOPSIS\n**%s**\n\n", c.UseLine())
 	fmt.Fprintf(&b, "# DESCRIPTION\n%s\n\n", description(c))

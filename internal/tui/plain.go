@@ -54,7 +54,7 @@ func (p *plain) show(s Snapshot) {
 	for ; p.logged < len(s.Log); p.logged++ {
 		p.line("%s  %s", at, s.Log[p.logged])
 	}
-	if s.Elapsed >= p.due {
+	if s.Elapsed >= p.due && s.Elapsed > 0 {
 		p.due = s.Elapsed - s.Elapsed%plainInterval + plainInterval
 		p.line("%s  %s", at, figures(s))
 	}
