@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
@@ -237,7 +238,22 @@ func clearForeign(dev netlink.Link, replace bool) error {
 	if err := removeForeign(dev); err != nil {
 		return fmt.Errorf("take %s off %s: %w", who, name, err)
 	}
-	return nil
+	return waitFree(name)
+}
+
+// waitFree waits until an interface has no program any more: what a closed link held goes some milliseconds later.
+func waitFree(name string) error {
+	for range 100 {
+		dev, err := netlink.LinkByName(name)
+		if err != nil {
+			return explainLookup(name, err)
+		}
+		if xdp := dev.Attrs().Xdp; xdp == nil || !xdp.Attached {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return fmt.Errorf("%s still has a program a second after it was taken off", name)
 }
 
 // removeForeign takes off what is attached by netlink, or else by a link, which only its owner or its id can end.
@@ -246,17 +262,36 @@ func removeForeign(dev netlink.Link) error {
 	if !errors.Is(err, unix.EBUSY) {
 		return err
 	}
+	found, err := linksOn(dev)
+	switch {
+	case err != nil:
+	case len(found) == 1:
+		return detachLink(found[0])
+	default:
+		// Another network namespace may have an interface of the same index.
+		err = fmt.Errorf("%d links of its program are on interfaces of index %d: end the process that holds the right one", len(found), dev.Attrs().Index)
+	}
+	for _, l := range found {
+		l.Close()
+	}
+	return err
+}
+
+// linksOn returns the links of the program that is on a device. A link tells an
+// index and not of which namespace, so the program's id is compared too.
+func linksOn(dev netlink.Link) (found []link.Link, err error) {
 	it := new(link.Iterator)
 	defer it.Close()
 	for it.Next() {
 		l := it.Take()
 		info, err := l.Info()
-		if err == nil && info.XDP() != nil && int(info.XDP().Ifindex) == dev.Attrs().Index {
-			return detachLink(l)
+		if err == nil && info.XDP() != nil && int(info.XDP().Ifindex) == dev.Attrs().Index && uint32(info.Program) == dev.Attrs().Xdp.ProgId {
+			found = append(found, l)
+			continue
 		}
 		l.Close()
 	}
-	return errors.Join(err, it.Err())
+	return found, it.Err()
 }
 
 // detachLink ends a link at once: after closing or unpinning alone the program goes on for milliseconds.

@@ -45,9 +45,11 @@ type benchSetup struct {
 const (
 	benchEthernet4 = "0200000000010200000000020800"
 	benchEthernet6 = "02000000000102000000000286dd"
-	// TCP ACK from 192.0.2.1 and 203.0.113.1, ports 1024 → 80, to 198.51.100.10.
+	// TCP ACK from 203.0.113.1, 203.0.113.2 and 192.0.2.1, ports 1024 → 80, to 198.51.100.10. The limited
+	// source is one of its own: its bucket stays full from round to round.
 	benchTCP     = "04000050000000010000000150100200000000000000000000000000"
 	benchClean   = benchEthernet4 + "45000028000100004006000" + "0cb007101c633640a" + benchTCP
+	benchLimited = benchEthernet4 + "45000028000100004006000" + "0cb007102c633640a" + benchTCP
 	benchBlocked = benchEthernet4 + "45000028000100004006000" + "0c0000201c633640a" + benchTCP
 	// Hop-by-hop, routing and destination options in front of TCP.
 	benchExtended = benchEthernet6 + "60000000002c0040" + "20010db8000000000000000000000001" + "20010db8000000000000000000000002" +
@@ -64,7 +66,7 @@ func benchSetups() []benchSetup {
 		{"pass_metered", "the same, metered and under its limit", benchClean, limit(1e9), traffic.ReasonPass},
 		{"pass_ipv6_ext", "IPv6 TCP behind three extension headers", benchExtended, traffic.Limits{}, traffic.ReasonPass},
 		{"drop_blocklist", "source on the block list (1 entry)", benchBlocked, traffic.Limits{}, traffic.ReasonBlocklist},
-		{"drop_limit", "source over its limit", benchClean, limit(1), traffic.ReasonLimit},
+		{"drop_limit", "source over its limit", benchLimited, limit(1), traffic.ReasonLimit},
 	}
 }
 

@@ -6,7 +6,7 @@ import "testing"
 
 // Every case must be the case it is called; how long it takes is not a matter for a test.
 func TestBenchMeasuresWhatItSays(t *testing.T) {
-	r, err := Bench(Options{}, 1, 1000)
+	r, err := Bench(Options{}, 3, 1000)
 	if err != nil {
 		t.Fatal(err)
 	}
