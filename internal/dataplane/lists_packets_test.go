@@ -343,13 +343,18 @@ func TestClasses(t *testing.T) {
 		frame []byte
 		class traffic.Class
 	}{
-		{"SYN", syn(false), traffic.ClassSYN}, {"SYN over IPv6", syn(true), traffic.ClassSYN},
+		{"SYN", syn(false), traffic.ClassSYN},
+		{"SYN over IPv6", syn(true), traffic.ClassSYN},
 		{"SYN with ECE and CWR", with(syn(false), put8(atL4+13, 0xc2)), traffic.ClassSYN},
-		{"SYN-ACK", synack, traffic.ClassAll}, {"TCP data", tcp4(), traffic.ClassAll}, {"SCTP", sctp, traffic.ClassAll},
-		{"UDP", udp4(), traffic.ClassUDP}, {"UDP over IPv6", udp6(), traffic.ClassUDP},
+		{"SYN-ACK", synack, traffic.ClassAll},
+		{"TCP data", tcp4(), traffic.ClassAll},
+		{"SCTP", sctp, traffic.ClassAll},
+		{"UDP", udp4(), traffic.ClassUDP},
+		{"UDP over IPv6", udp6(), traffic.ClassUDP},
 		{"later fragment of UDP", packettest.Fragments(udp4(), 24)[1], traffic.ClassUDP},
 		{"later fragment of UDP over IPv6", packettest.Fragments(udp6(), 24)[1], traffic.ClassUDP},
-		{"ICMP", icmp4(), traffic.ClassICMP}, {"ICMPv6", icmp6(), traffic.ClassICMP},
+		{"ICMP", icmp4(), traffic.ClassICMP},
+		{"ICMPv6", icmp6(), traffic.ClassICMP},
 		{"SYN behind options", must(packettest.InsertOption(syn(false), 10)), traffic.ClassSYN},
 		{"UDP behind extension headers", manyExtensions(udp6(), 8), traffic.ClassUDP},
 		{"tagged ICMP", tagged(icmp4(), 0x8100, 0x88a8), traffic.ClassICMP},

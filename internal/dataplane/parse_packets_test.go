@@ -100,7 +100,9 @@ const layersICMP = 1
 func TestTruncation(t *testing.T) {
 	p := newPair(t, packettest.AllTunnels)
 	frames := []packettest.Named{
-		{Name: "TCP over IPv4", Frame: tcp4()}, {Name: "UDP over IPv4", Frame: udp4()}, {Name: "TCP over IPv6", Frame: tcp6()},
+		{Name: "TCP over IPv4", Frame: tcp4()},
+		{Name: "UDP over IPv4", Frame: udp4()},
+		{Name: "TCP over IPv6", Frame: tcp6()},
 		{Name: "QinQ and options", Frame: tagged(must(packettest.InsertOption(tcp4(), 4)), 0x8100, 0x88a8)},
 		{Name: "eight extension headers", Frame: manyExtensions(udp6(), 8)},
 		{Name: "fragment header", Frame: packettest.Fragments(udp6(), 16)[1]},
@@ -267,9 +269,12 @@ func TestLongestDatagram(t *testing.T) {
 		payload int
 		reason  traffic.Reason
 	}{
-		{8191, 7, traffic.ReasonPass}, {8191, 8, traffic.ReasonMalformed},
-		{8190, 15, traffic.ReasonPass}, {8190, 16, traffic.ReasonMalformed},
-		{8000, 1535, traffic.ReasonPass}, {8000, 1536, traffic.ReasonMalformed},
+		{8191, 7, traffic.ReasonPass},
+		{8191, 8, traffic.ReasonMalformed},
+		{8190, 15, traffic.ReasonPass},
+		{8190, 16, traffic.ReasonMalformed},
+		{8000, 1535, traffic.ReasonPass},
+		{8000, 1536, traffic.ReasonMalformed},
 	} {
 		four := packettest.Build(packettest.Ethernet(layers.EthernetTypeIPv4), packettest.IPv4(layers.IPProtocolUDP), packettest.Data(c.payload))
 		six := must(packettest.InsertExtension(packettest.Build(packettest.Ethernet(layers.EthernetTypeIPv6),

@@ -27,8 +27,10 @@ func tunnelBits(t packettest.Tunnels) (bits dataplane.Tunnel) {
 		on  bool
 		bit dataplane.Tunnel
 	}{
-		{t.IPIP, dataplane.TunnelIPIP}, {t.SixInFour, dataplane.Tunnel6in4},
-		{t.GRE, dataplane.TunnelGRE}, {t.VXLAN, dataplane.TunnelVXLAN},
+		{t.IPIP, dataplane.TunnelIPIP},
+		{t.SixInFour, dataplane.Tunnel6in4},
+		{t.GRE, dataplane.TunnelGRE},
+		{t.VXLAN, dataplane.TunnelVXLAN},
 	} {
 		if b.on {
 			bits |= b.bit
