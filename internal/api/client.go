@@ -250,8 +250,7 @@ func (c *Client) explain(ctx context.Context, err error) error {
 			return noDaemon{c.socket}
 		}
 	}
-	var urlErr *url.Error
-	if errors.As(err, &urlErr) {
+	if urlErr, ok := errors.AsType[*url.Error](err); ok {
 		err = urlErr.Err
 	}
 	return fmt.Errorf("ask the engine on %s: %w", c.socket, err)

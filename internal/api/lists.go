@@ -187,7 +187,7 @@ func writeEntries(w http.ResponseWriter, list traffic.List, entries []traffic.En
 		}
 	}
 	out.WriteString("]}\n")
-	out.Flush()
+	_ = out.Flush()
 }
 
 func (s *Server) addEntries(ctx context.Context, in *addInput) (*output[AddResult], error) {

@@ -4,6 +4,7 @@ package api
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
@@ -245,10 +246,5 @@ func (f EventFilter) matchSource(a netip.Addr) bool {
 }
 
 func oneOf[T comparable](wanted []T, v T) bool {
-	for _, w := range wanted {
-		if w == v {
-			return true
-		}
-	}
-	return len(wanted) == 0
+	return len(wanted) == 0 || slices.Contains(wanted, v)
 }

@@ -60,15 +60,13 @@ func (a *app) execute(ctx context.Context, args []string) int {
 	if err == nil {
 		return ExitOK
 	}
-	var silent silentError
-	if errors.As(err, &silent) {
+	if _, silent := errors.AsType[silentError](err); silent {
 		return ExitFailed
 	}
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintf(a.err, "sentinel-x: %s\n", strings.TrimRight(line, "\n"))
 	}
-	var usage usageError
-	if a.started && !errors.As(err, &usage) {
+	if _, usage := errors.AsType[usageError](err); a.started && !usage {
 		return ExitFailed
 	}
 	fmt.Fprintf(a.err, "Run '%s --help' for usage.\n", cmd.CommandPath())

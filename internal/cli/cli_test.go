@@ -184,8 +184,12 @@ var printsNothing = map[string]bool{"run": true, "man": true, "bash": true, "zsh
 func TestCompletion(t *testing.T) {
 	_, socket := serve(t, newFakeEngine())
 	for _, tc := range []struct{ line, want string }{
-		{"st", "status"}, {"block ", "import"}, {"bypass o", "off"}, {"run --mode g", "generic"},
-		{"events --reason block", "blocklist"}, {"events --outcome w", "would_drop"},
+		{"st", "status"},
+		{"block ", "import"},
+		{"bypass o", "off"},
+		{"run --mode g", "generic"},
+		{"events --reason block", "blocklist"},
+		{"events --outcome w", "would_drop"},
 		{"--socket " + socket + " block del ", "203.0.113.0/24"},
 	} {
 		words := strings.Split(tc.line, " ")

@@ -186,11 +186,11 @@ func protocol(n uint8) string {
 
 // tcpFlags writes flags as tcpdump does: [S], [S.], [R].
 func tcpFlags(flags uint8) string {
-	text := ""
+	text := []rune{'['}
 	for i, c := range "FSRP.UEW" {
 		if flags&(1<<i) != 0 {
-			text += string(c)
+			text = append(text, c)
 		}
 	}
-	return "[" + text + "]"
+	return string(append(text, ']'))
 }

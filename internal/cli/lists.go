@@ -263,8 +263,7 @@ If a line is refused, nothing is added, unless --skip-bad is given.`,
 				file, name = opened, args[0]
 			}
 			r, err := a.client().Import(cmd.Context(), l.list, file, f.o)
-			var refusal *api.Error
-			if errors.As(err, &refusal) {
+			if _, refused := errors.AsType[*api.Error](err); refused {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 			if err != nil {

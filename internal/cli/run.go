@@ -4,6 +4,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -180,7 +181,7 @@ func loadConfig(file string) (config.Config, error) {
 	return config.Load(file)
 }
 
-func (a *app) run(cmd *cobra.Command, f *runFlags) error {
+func (a *app) run(cmd *cobra.Command, f *runFlags) (err error) {
 	load := func() (config.Config, error) { return f.load(cmd.Flags(), a.socket) }
 	cfg, err := load()
 	if err != nil {
@@ -190,7 +191,7 @@ func (a *app) run(cmd *cobra.Command, f *runFlags) error {
 	if err != nil {
 		return err
 	}
-	defer closeLog()
+	defer func() { err = errors.Join(err, closeLog()) }()
 	for _, notice := range cfg.Notices() {
 		log.Warn(notice)
 	}
