@@ -112,7 +112,7 @@ const markdownHead = `# Configuration
 
 <!-- Generated from internal/config by go generate; do not edit. -->
 
-One YAML file, the one that `+"`--config`"+` names. Every key is optional; flags override the file.
+One YAML file, the one that ` + "`--config`" + ` names. Every key is optional; flags override the file.
 [packaging/sentinel-x.example.yaml](../packaging/sentinel-x.example.yaml) holds all defaults with comments, and
 [configuration.schema.json](configuration.schema.json) (` + "`sentinel-x config schema`" + `) teaches an editor the keys.
 

@@ -88,7 +88,7 @@ func choices(k key) string {
 func (w *writer) list(v reflect.Value, indent string) {
 	for i := range v.Len() {
 		item := v.Index(i)
-		e, ok := item.Interface().(ListEntry)
+		e, ok := reflect.TypeAssert[ListEntry](item)
 		switch {
 		case ok && e.Comment != "":
 			fmt.Fprintf(w, "%s- {prefix: %s, comment: %s}\n", indent, quote(e.Prefix.String()), quote(e.Comment))

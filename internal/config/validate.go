@@ -56,8 +56,8 @@ func (r *reader) locate(path string) position {
 // checker collects problems.
 type checker struct{ errs []*Error }
 
-func (c *checker) fail(path, format string, args ...any) {
-	c.errs = append(c.errs, &Error{Path: path, Msg: fmt.Sprintf(format, args...)})
+func (k *checker) fail(path, format string, args ...any) {
+	k.errs = append(k.errs, &Error{Path: path, Msg: fmt.Sprintf(format, args...)})
 }
 
 func (c Config) problems() []*Error {
