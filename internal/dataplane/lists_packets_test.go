@@ -171,7 +171,7 @@ func TestVerbs(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed, seed))
 	p := newPair(t, packettest.Tunnels{})
 	now := map[traffic.List]map[netip.Prefix]traffic.Entry{0: {}, 1: {}, 2: {}}
-	for range 400 {
+	for range fewer(400, 8) {
 		list := traffic.List(r.IntN(3))
 		changes := randomNested(r, list == traffic.ListBlock)
 		var err error
@@ -287,7 +287,7 @@ func classLimit(c traffic.Class, l traffic.Limit) (all traffic.Limits) {
 // TestRateOfPackets: what conforms passes whole, what exceeds is cut to rate
 // times time plus the burst.
 func TestRateOfPackets(t *testing.T) {
-	for _, rate := range []int{1, 7, 100, 3000} {
+	for _, rate := range []int{1, 7, 100, fewer(3000, 10)} {
 		limit := classLimit(traffic.ClassAll, traffic.Limit{Packets: uint64(rate), Burst: time.Second})
 		p := metered(t, limit)
 		between(t, "at exactly the rate", offer(t, p, udp4(), 0, time.Second/time.Duration(rate), 3*rate+10), 3*rate+10, 3*rate+10)
@@ -320,9 +320,9 @@ func TestClockBack(t *testing.T) {
 func TestRateOfBytes(t *testing.T) {
 	for _, size := range []int{0, 400, 1400} {
 		frame := packettest.Build(packettest.Ethernet(layers.EthernetTypeIPv4), packettest.IPv4(layers.IPProtocolUDP), packettest.UDP(), packettest.Data(size))
-		p := metered(t, classLimit(traffic.ClassAll, traffic.Limit{Bytes: 1_000_000, Burst: 100 * time.Millisecond}))
-		passed := offer(t, p, frame, 0, 10*time.Microsecond, 100_000) // one second
-		want := 1_100_000 / len(frame)
+		p := metered(t, classLimit(traffic.ClassAll, traffic.Limit{Bytes: 100_000, Burst: 100 * time.Millisecond}))
+		passed := offer(t, p, frame, 0, 100*time.Microsecond, 10_000) // one second
+		want := 110_000 / len(frame)
 		between(t, "frames", passed, want-2, want+3)
 	}
 }

@@ -21,6 +21,14 @@ const epoch = 1_700_000_000 * time.Second
 
 func clock(at time.Duration) time.Time { return time.Unix(0, int64(at)) }
 
+// fewer returns n, a part of it with -short: under an emulator a packet costs a millisecond.
+func fewer(n, part int) int {
+	if testing.Short() {
+		return n / part
+	}
+	return n
+}
+
 // tunnelBits gives the program's word for what the oracle is told.
 func tunnelBits(t packettest.Tunnels) (bits dataplane.Tunnel) {
 	for _, b := range []struct {
