@@ -12,10 +12,13 @@
 
 /*
  * due counts down to the next sample, and draws the distance to the one after it
- * at random with mean `every`, so that no sender can step around the samples.
+ * at random with mean `every`, so that no sender can step around the samples. The
+ * first packet of all only starts it: its latency is that of cold caches.
  */
 static __always_inline bool due(__u32 *left, __u32 every)
 {
+	bool fire = *left == 1;
+
 	if (!every)
 		return false;
 	if (*left > 1) {
@@ -23,7 +26,7 @@ static __always_inline bool due(__u32 *left, __u32 every)
 		return false;
 	}
 	*left = 1 + bpf_get_prandom_u32() % (2 * every - 1);
-	return true;
+	return fire;
 }
 
 /* within_budget: at most event_budget events a window and CPU. */

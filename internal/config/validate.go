@@ -21,9 +21,7 @@ import (
 // maxSocketPath is what sun_path holds besides its final zero.
 const maxSocketPath = 107
 
-// maxFrame is a full Ethernet frame without FCS. A byte limit whose burst is
 // smaller would never let one through.
-const maxFrame = 1514
 
 // Validate checks a configuration that flags or code have changed. The error
 // holds one *Error a mistake, with the key path.
@@ -70,7 +68,6 @@ func (c Config) problems() []*Error {
 	}
 	k.interfaces(c.Interfaces)
 	k.paths(c)
-	k.limits(c.Limits.PerSource)
 	k.list("lists.block", c.Lists.Block, c.Lists.MaxEntries)
 	k.list("lists.allow", c.Lists.Allow, c.Lists.MaxEntries)
 	for i, p := range c.Protect.Addresses {
@@ -190,22 +187,6 @@ func (k *checker) paths(c Config) {
 		k.fail("socket", "path of %d bytes; UNIX sockets allow %d", len(c.Socket), maxSocketPath)
 	}
 	slices.SortFunc(k.errs, func(a, b *Error) int { return strings.Compare(a.Path, b.Path) })
-}
-
-func (k *checker) limits(p PerSource) {
-	for _, l := range []struct {
-		name  string
-		limit Limit
-	}{{"all", p.All}, {"syn", p.SYN}, {"udp", p.UDP}, {"icmp", p.ICMP}} {
-		seconds := l.limit.Burst.Seconds()
-		path := "limits.per_source." + l.name
-		if n := l.limit.Packets; n > 0 && float64(n)*seconds < 1 {
-			k.fail(path+".packets", "%s a second with a burst of %s never lets a packet through; raise either", n, text(l.limit.Burst))
-		}
-		if n := l.limit.Bytes; n > 0 && float64(n)*seconds < maxFrame {
-			k.fail(path+".bytes", "%s a second with a burst of %s never lets a full frame of %d bytes through; raise either", n, text(l.limit.Burst), maxFrame)
-		}
-	}
 }
 
 func (k *checker) list(path string, list []ListEntry, most uint32) {

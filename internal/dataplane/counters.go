@@ -71,7 +71,8 @@ type MapMemory struct {
 	Entries uint32 // it may hold at most
 }
 
-// Memory returns what the kernel charges for every map in use, as fdinfo's memlock says.
+// Memory returns what the kernel charges for every map in use, as fdinfo's memlock says; the
+// constants and knobs, a page each, are left out.
 func (p *Plane) Memory() ([]MapMemory, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -81,6 +82,7 @@ func (p *Plane) Memory() ([]MapMemory, error) {
 		name string
 		m    *ebpf.Map
 	}{
+		{bpfMapScratch, m.Scratch},
 		{bpfMapTotals, m.Totals},
 		{bpfMapReasons, m.Reasons},
 		{bpfMapLatency, m.Latency},
