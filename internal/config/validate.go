@@ -21,8 +21,6 @@ import (
 // maxSocketPath is what sun_path holds besides its final zero.
 const maxSocketPath = 107
 
-// smaller would never let one through.
-
 // Validate checks a configuration that flags or code have changed. The error
 // holds one *Error a mistake, with the key path.
 func (c Config) Validate() error {
