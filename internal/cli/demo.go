@@ -164,7 +164,7 @@ func writeDemo(w io.Writer, r lab.DemoReport) {
 		fmt.Fprintf(w, "dropped for %s: %s packets, %s\n", name, grouped(r.Drops[name].Packets), size(r.Drops[name].Bytes))
 	}
 	fmt.Fprintf(w, "latency of a verdict: %s\n", latency(r.Latency))
-	fmt.Fprintln(w, "\nPASSED counts packets of clients and of attackers; SERVED, P50 and P99 are what the\nclients measured.")
+	fmt.Fprintln(w, "\nPASSED counts packets of clients and of attackers; SERVED, P50 and P99 are\nwhat the clients measured.")
 }
 
 func reasonNames(drops map[string]traffic.Count) string {

@@ -43,7 +43,9 @@ func writeStatus(w io.Writer, st api.Status) {
 		field("", "! "+reason)
 	}
 	for _, warning := range st.Warnings {
-		field("", "! "+warning)
+		if st.Pin.Reason == "" || !strings.HasSuffix(warning, st.Pin.Reason) { // that one is said below
+			field("", "! "+warning)
+		}
 	}
 	field("pinned", pinned(st.Pin))
 	if st.ConfigFile != "" {
