@@ -4,6 +4,7 @@ package test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/sentinel-x/sentinel-x/internal/api"
 	"github.com/sentinel-x/sentinel-x/internal/lab"
@@ -344,5 +347,41 @@ func TestSecondInstance(t *testing.T) {
 	if status == 0 || !strings.Contains(errOut, "another sentinel-x") {
 		t.Errorf("detach under a living daemon: status %d, %q", status, errOut)
 	}
+	d.stop(t)
+}
+
+// An interface that is removed and comes back under its name is filtered again.
+func TestInterfaceComesBack(t *testing.T) {
+	s := newSite(t, lab.NetOptions{Clients: 1})
+	d := s.start(t, s.runArgs("--no-pin")...)
+	s.ok(t, "block", "add", lab.Client4(0).String())
+	name := s.VictimEnd.Name
+	inVictim := func(f func() error) {
+		t.Helper()
+		if err := s.Victim.Do(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inVictim(func() error {
+		dev, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkDel(dev)
+	})
+	eventually(t, "health says that it is gone", func() bool {
+		return strings.Contains(strings.Join(s.status(t).Health.Reasons, " "), "is gone")
+	})
+	inVictim(func() error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = name
+		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "sxback0"}
+		return errors.Join(netlink.LinkAdd(veth), netlink.LinkSetUp(veth))
+	})
+	eventually(t, "it is filtered again", func() bool {
+		st := s.status(t)
+		on, ok := s.attached(t)
+		return ok && on.Name == "sentinel" && st.Health.State == api.HealthOK && st.Interfaces[0].ProgramID == on.ProgramID
+	})
 	d.stop(t)
 }
