@@ -36,9 +36,9 @@ type Backend interface {
 	// if containing is valid, only those that cover this address. The server
 	// does not change the slice.
 	Entries(ctx context.Context, list traffic.List, containing netip.Addr) ([]traffic.Entry, error)
-	// AddEntries adds all entries, or changes those that are there. If one is
-	// refused and o.Skip is not set, none is added. list is never
-	// traffic.ListProtected.
+	// AddEntries adds all entries, or changes those that are there. If some are
+	// refused and o.Skip is not set, none is added, and they are in the result
+	// or in an *Error. list is never traffic.ListProtected.
 	AddEntries(ctx context.Context, list traffic.List, entries []NewEntry, o AddOptions) (AddResult, error)
 	// DeleteEntries removes exactly these prefixes, and says which of them were
 	// not there. list is never traffic.ListProtected.

@@ -251,6 +251,11 @@ func TestBackendErrors(t *testing.T) {
 	if !errors.As(err, &e) || e.Status != 500 || e.Detail != f.err.Error() {
 		t.Errorf("status = %#v", err)
 	}
+	f.err = &Error{Status: 409, Detail: "refused", Refused: []Refused{{Prefix: "198.51.100.9/32", Reason: "because"}}}
+	_, err = c.Import(t.Context(), traffic.ListBlock, strings.NewReader("198.51.100.8\n\n198.51.100.9\n"), AddOptions{})
+	if !errors.As(err, &e) || e.Detail != "line 3: refused" || len(e.Refused) != 1 || e.Refused[0].Line != 3 {
+		t.Errorf("import = %#v", err)
+	}
 	f.err = Conflict("the block list is full")
 	_, err = c.AddEntries(t.Context(), traffic.ListBlock, []NewEntry{{Prefix: netip.MustParsePrefix("198.51.100.0/24")}}, AddOptions{})
 	if !errors.As(err, &e) || e.Status != 409 || e.Detail != "the block list is full" {

@@ -234,6 +234,10 @@ func (s *Server) add(ctx context.Context, list traffic.List, good []listLine, ba
 		entries[i] = good[i].entry
 	}
 	result, err := s.backend.AddEntries(ctx, list, entries, o)
+	if e, ok := errors.AsType[*Error](err); ok && len(e.Refused) > 0 {
+		addLines(e.Refused, good)
+		return nil, problem(&Error{Status: e.Status, Detail: atLine(e.Refused[0].Line) + e.Detail, Refused: e.Refused[:min(len(e.Refused), maxReported)]})
+	}
 	if err != nil {
 		return nil, problem(err)
 	}
@@ -260,15 +264,19 @@ func addLines(refused []Refused, good []listLine) {
 }
 
 func refusal(status int, refused []Refused) *Error {
-	e := &Error{Status: status, Detail: refused[0].Reason, Refused: refused}
-	if line := refused[0].Line; line > 0 {
-		e.Detail = fmt.Sprintf("line %d: %s", line, e.Detail)
-	}
+	e := &Error{Status: status, Detail: atLine(refused[0].Line) + refused[0].Reason, Refused: refused}
 	if n := len(refused) - 1; n > 0 {
 		e.Detail += fmt.Sprintf(" (and %d more refused; nothing was added)", n)
 	}
 	e.Refused = e.Refused[:min(len(refused), maxReported)]
 	return e
+}
+
+func atLine(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("line %d: ", n)
 }
 
 func (s *Server) deleteEntries(ctx context.Context, in *deleteInput) (*output[DeleteResult], error) {
