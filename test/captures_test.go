@@ -238,6 +238,7 @@ func TestNothingPrependedGetsThrough(t *testing.T) {
 	}
 	defer tester.Close()
 	tallies := make([]tally, len(packettest.Rewriters))
+	notEthernet := 0
 	for _, path := range captures(t) {
 		c := countCapture(path)
 		if !c.top.IsValid() || c.top.Is4In6() {
@@ -251,6 +252,7 @@ func TestNothingPrependedGetsThrough(t *testing.T) {
 		_ = packettest.ReadCapture(path, func(r packettest.Record) error {
 			i++
 			if r.Link != layers.LinkTypeEthernet || len(r.Data) < 14 {
+				notEthernet++
 				return nil
 			}
 			for n, w := range packettest.Rewriters {
@@ -262,6 +264,7 @@ func TestNothingPrependedGetsThrough(t *testing.T) {
 			return nil
 		})
 	}
+	t.Logf("%d packets of other links than Ethernet (or shorter than its header) were not rewritten", notEthernet)
 	for n, w := range packettest.Rewriters {
 		y := tallies[n]
 		t.Logf("%s: %d packets rewritten, %d of top sources dropped as blocklist, %d as vlan_depth or extension_headers, %d neighbour discovery; not rewritten: %d of the other family or not IP, %d without room or damaged",

@@ -6,8 +6,11 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"flag"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -192,6 +195,41 @@ func TestOracleAgreesWithGopacketOnCaptures(t *testing.T) {
 	t.Logf("%d Ethernet frames, %d compared", frames, compared)
 	if compared*10 < frames*5 {
 		t.Errorf("only %d of %d frames were compared", compared, frames)
+	}
+}
+
+var update = flag.Bool("update", false, "write the made capture anew")
+
+// TestMadeCapture holds testdata/captures/made-ipv6.pcap, which the tests on
+// captures read, to the packets built here: go test -update writes it.
+func TestMadeCapture(t *testing.T) {
+	var frames [][]byte
+	for _, n := range GoodPackets() {
+		if strings.HasPrefix(n.Name, "IPv6") && !strings.Contains(n.Name, ", in ") {
+			frames = append(frames, n.Frame)
+		}
+	}
+	for kind := uint8(133); kind <= 137; kind++ {
+		frames = append(frames, Neighbour(kind))
+	}
+	const committed = "../testdata/captures/made-ipv6.pcap"
+	path := filepath.Join(t.TempDir(), "made.pcap")
+	if *update {
+		path = committed
+	}
+	if err := WriteCapture(path, frames); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile(committed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s is not what GoodPackets makes; run go test -update", committed)
 	}
 }
 
