@@ -213,7 +213,9 @@ func TestTransferThroughTheFilterIsIntact(t *testing.T) {
 		for _, mtu := range []int{1500, 9000} {
 			t.Run(fmt.Sprintf("%s/%d", mode, mtu), func(t *testing.T) {
 				n := lab.NewTestNet(t, lab.NetOptions{MTU: mtu})
-				d, err := n.StartDaemon(t.Context(), n.VictimEnd, lab.DaemonOptions{Command: daemonCommand(t), Config: "mode: " + mode + "\n"})
+				d, err := n.StartDaemon(t.Context(), n.VictimEnd, lab.DaemonOptions{
+					Command: daemonCommand(t), Config: "mode: " + mode + "\n", Log: func(line string) { t.Log(line) },
+				})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -231,7 +233,8 @@ func TestTransferThroughTheFilterIsIntact(t *testing.T) {
 					t.Fatal(err)
 				}
 				if seen := after.Seen.Sub(before.Seen); seen.Bytes < gigabyte {
-					t.Errorf("the filter saw %d bytes, not the whole transfer", seen.Bytes)
+					stats, err := n.VictimEnd.Stats()
+					t.Errorf("the filter saw %+v, not the whole transfer; counters %+v; the interface %+v, %v", seen, after, stats, err)
 				}
 				t.Logf("1 GiB in %s, %d frames", elapsed, after.Seen.Packets-before.Seen.Packets)
 				if err := d.Close(); err != nil {
