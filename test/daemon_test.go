@@ -176,7 +176,7 @@ func TestKillUnpinned(t *testing.T) {
 	d := s.start(t, s.runArgs("--no-pin")...)
 	s.ok(t, "block", "add", lab.Client4(0).String())
 	s.wantReach(t, "blocked", lab.Client4(0), false)
-	d.end(syscall.SIGKILL)
+	d.kill()
 	eventually(t, "the program goes with the process", func() bool { _, ok := s.attached(t); return !ok })
 	s.wantReach(t, "after kill -9", lab.Client4(0), true)
 	// The dead process's socket and journal do not stop the next start.
@@ -195,7 +195,7 @@ func TestKillPinned(t *testing.T) {
 	}
 	s.ok(t, "block", "add", lab.Client4(0).String())
 	s.ok(t, "block", "add", lab.Client4(1).String(), "--ttl", "3s")
-	d.end(syscall.SIGKILL)
+	d.kill()
 	s.wantReach(t, "after kill -9", lab.Client4(0), false)
 	eventually(t, "a dead daemon bans nobody for ever", func() bool { return s.reaches(t, lab.Client4(1), lab.Victim4) })
 	d = s.start(t, s.runArgs("--pin-path", pins)...)
@@ -203,7 +203,7 @@ func TestKillPinned(t *testing.T) {
 	if n := reasonCount(s.status(t), traffic.ReasonBlocklist); n < 6 {
 		t.Errorf("the counters began anew: %d blocked", n)
 	}
-	d.end(syscall.SIGKILL)
+	d.kill()
 	s.ok(t, "detach", "--interface", s.VictimEnd.Name, "--pin-path", pins)
 	if on, ok := s.attached(t); ok {
 		t.Errorf("still attached after detach: %+v", on)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -79,7 +78,7 @@ func TestRestartUnderFire(t *testing.T) {
 		stop := s.flood(t, source, 2*time.Minute)
 		for i := range n {
 			if i%2 == 0 {
-				d.end(syscall.SIGKILL)
+				d.kill()
 			} else {
 				d.stop(t)
 			}
@@ -113,7 +112,7 @@ func TestKilledDaemonKeepsFiltering(t *testing.T) {
 	s.ok(t, "block", "add", lab.Client4(0).String())
 	received := s.bannedFrames(t)
 	stop := s.flood(t, lab.Client4(0), time.Minute)
-	d.end(syscall.SIGKILL)
+	d.kill()
 	server, err := s.Victim.ServeUDPEcho(netip.AddrPortFrom(lab.Victim4, 7))
 	if err != nil {
 		t.Fatal(err)

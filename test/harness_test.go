@@ -110,7 +110,7 @@ func (s *site) cli(t *testing.T, args ...string) (stdout, stderr string, status 
 	if err := s.inVictim(cmd.Start); err != nil {
 		t.Fatal(err)
 	}
-	timer := time.AfterFunc(60*time.Second, func() { cmd.Process.Kill() })
+	timer := time.AfterFunc(60*time.Second, func() { _ = cmd.Process.Kill() })
 	defer timer.Stop()
 	err := cmd.Wait()
 	var exit *exec.ExitError
@@ -197,7 +197,7 @@ func (s *site) launch(t *testing.T, args ...string) *process {
 		t.Fatal(err)
 	}
 	go func() { p.done <- p.cmd.Wait() }()
-	t.Cleanup(func() { p.end(syscall.SIGKILL) })
+	t.Cleanup(p.kill)
 	return p
 }
 
@@ -212,6 +212,9 @@ func (p *process) end(s syscall.Signal) error {
 	p.done <- err
 	return err
 }
+
+// kill is kill -9; how the daemon ends is no question then.
+func (p *process) kill() { _ = p.end(syscall.SIGKILL) }
 
 // stop ends the daemon as systemd does, and fails the test if it does not end well.
 func (p *process) stop(t *testing.T) {

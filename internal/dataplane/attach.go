@@ -116,8 +116,7 @@ func findInterface(name string) (netlink.Link, error) {
 }
 
 func explainLookup(name string, err error) error {
-	var missing netlink.LinkNotFoundError
-	if errors.As(err, &missing) {
+	if _, missing := errors.AsType[netlink.LinkNotFoundError](err); missing {
 		return fmt.Errorf("interface %q does not exist here: `ip link` lists those that do", name)
 	}
 	return fmt.Errorf("look up interface %s: %w", name, err)

@@ -131,7 +131,7 @@ func explainLoad(err error, whole bool) error {
 	var v *ebpf.VerifierError
 	switch {
 	case errors.As(err, &v) && whole:
-		return fmt.Errorf("load the packet path: the verifier refused it:\n%+v", v)
+		return fmt.Errorf("load the packet path: the verifier refused it: %w\n%s", err, fmt.Sprintf("%+v", v))
 	case errors.As(err, &v):
 		return fmt.Errorf("load the packet path: the verifier refused it (--verifier-log shows all of it): %w", err)
 	case errors.Is(err, unix.EPERM):

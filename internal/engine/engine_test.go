@@ -23,7 +23,9 @@ func TestClosingSummary(t *testing.T) {
 	c.Reasons[traffic.ReasonPass][traffic.Passed] = traffic.Count{Packets: 250, Bytes: 16000}
 	c.Reasons[traffic.ReasonBlocklist][traffic.Dropped] = traffic.Count{Packets: 750, Bytes: 48000}
 	var b bytes.Buffer
-	writeSummary(&b, &c, 90*time.Second)
+	if err := writeSummary(&b, &c, 90*time.Second); err != nil {
+		t.Fatal(err)
+	}
 	want := `Sentinel-X ran for 1m30s
              seen  1000 packets  64000 bytes  100.00 %
            passed   250 packets  16000 bytes   25.00 %

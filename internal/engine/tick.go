@@ -97,14 +97,15 @@ func (e *Engine) summarize() {
 		return
 	}
 	c, err := e.plane.Counters()
+	if err == nil {
+		err = writeSummary(e.o.Summary, &c, time.Since(e.started))
+	}
 	if err != nil {
 		e.log.Error("closing summary", "error", err)
-		return
 	}
-	writeSummary(e.o.Summary, &c, time.Since(e.started))
 }
 
-func writeSummary(w io.Writer, c *traffic.Counters, d time.Duration) {
+func writeSummary(w io.Writer, c *traffic.Counters, d time.Duration) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(t, "Sentinel-X ran for %v\n", d.Round(time.Second))
 	row := func(name string, n traffic.Count) {
@@ -120,7 +121,7 @@ func writeSummary(w io.Writer, c *traffic.Counters, d time.Duration) {
 		}
 	}
 	fmt.Fprintf(t, "verdict latency\tp50 ≤ %v\tp99 ≤ %v\t\t\n", c.Latency.Quantile(.5), c.Latency.Quantile(.99))
-	t.Flush()
+	return t.Flush()
 }
 
 func share(part, whole traffic.Count) string {
