@@ -260,12 +260,13 @@ func (d *demo) phase(ctx context.Context, s step) (err error) {
 
 // block is what an operator does: one request to the daemon's API.
 func (d *demo) block(ctx context.Context, prefix netip.Prefix) error {
+	d.log.add(fmt.Sprintf("operator: sentinel-x block add %s --ttl %s", prefix, api.Duration{Duration: demoBlockTTL}))
 	start := time.Now()
 	if err := d.victim.Block(ctx, prefix, demoBlockTTL); err != nil {
 		return err
 	}
 	d.report.Block = prefix.String()
-	d.log.add(fmt.Sprintf("operator: sentinel-x block add %s --ttl %s (took %s)", prefix, api.Duration{Duration: demoBlockTTL}, time.Since(start).Round(10*time.Microsecond)))
+	d.log.add(fmt.Sprintf("operator: in force after %s", time.Since(start).Round(10*time.Microsecond)))
 	return nil
 }
 
