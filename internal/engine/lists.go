@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"time"
 
 	"github.com/sentinel-x/sentinel-x/internal/api"
@@ -28,6 +29,9 @@ func (e *Engine) Entries(_ context.Context, list traffic.List, containing netip.
 	return entries, nil
 }
 
+// manyEntries is an import whose garbage is worth a collection.
+const manyEntries = 10000
+
 // AddEntries implements api.Backend.
 func (e *Engine) AddEntries(_ context.Context, list traffic.List, wanted []api.NewEntry, o api.AddOptions) (api.AddResult, error) {
 	now := time.Now()
@@ -42,6 +46,9 @@ func (e *Engine) AddEntries(_ context.Context, list traffic.List, wanted []api.N
 	r, err := e.ledger.Add(list, entries, mitigate.AddOptions{Force: o.Force, Skip: o.Skip, Replace: o.Replace})
 	if err != nil {
 		return api.AddResult{}, refusal(err)
+	}
+	if len(entries) > manyEntries {
+		debug.FreeOSMemory() // what an import took to read and check is not needed again
 	}
 	e.log.Info("entries added", "list", list.String(), "added", r.Added, "changed", r.Changed, "removed", r.Removed, "refused", len(r.Refused), "force", o.Force)
 	return api.AddResult{Added: r.Added, Changed: r.Changed, Removed: r.Removed, Refused: refusedEntries(r.Refused)}, nil
