@@ -359,6 +359,9 @@ func TestAddressesWorkAtOnce(t *testing.T) {
 }
 
 func TestPinnedNAPIRunsOnItsCPUOnly(t *testing.T) {
+	if comm, err := os.ReadFile("/proc/2/comm"); err != nil || string(comm) != "kthreadd\n" {
+		t.Skip("a PID namespace of its own (a container) shows no kernel threads to pin")
+	}
 	n := lab.NewTestNet(t, lab.NetOptions{PinNAPI: true, CPU: 1})
 	threads := 0
 	entries, err := os.ReadDir("/proc")

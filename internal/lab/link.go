@@ -204,7 +204,7 @@ func (l *Link) napiThreads(wait time.Duration) ([]int, error) {
 			return pids, err
 		}
 		if time.Now().After(deadline) {
-			return nil, fmt.Errorf("find NAPI thread of %s: no kernel thread napi/%s-…", l.Name, l.Name)
+			return nil, fmt.Errorf("find NAPI thread of %s: no kernel thread napi/%s-… is to be seen (a container's PID namespace hides them)", l.Name, l.Name)
 		}
 	}
 }
