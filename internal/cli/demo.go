@@ -59,7 +59,7 @@ func (a *app) demo(ctx context.Context, o lab.DemoOptions, plain bool) error {
 	o.View = func(s lab.DemoState) { show.send(snapshot(s)) }
 	report, err := lab.Demo(ctx, o)
 	viewErr := show.end()
-	early := errors.Is(err, context.Canceled)
+	early := onlyCanceled(err)
 	if err != nil && !early {
 		return err
 	}
@@ -73,6 +73,25 @@ func (a *app) demo(ctx context.Context, o lab.DemoOptions, plain bool) error {
 		}
 	}
 	return a.print(report, func(w io.Writer) { writeDemo(w, report) })
+}
+
+// onlyCanceled reports whether nothing is wrong but that the demo was ended: an
+// error of taking things down, joined to that, is not to be hidden by it.
+func onlyCanceled(err error) bool {
+	switch e := err.(type) { //nolint:errorlint // it walks the tree itself
+	case nil:
+		return false
+	case interface{ Unwrap() []error }:
+		for _, part := range e.Unwrap() {
+			if !onlyCanceled(part) {
+				return false
+			}
+		}
+		return true
+	case interface{ Unwrap() error }:
+		return onlyCanceled(e.Unwrap())
+	}
+	return errors.Is(err, context.Canceled)
 }
 
 // view is a live view in a goroutine of its own.

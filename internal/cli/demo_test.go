@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -128,5 +129,25 @@ func TestDemoViewShortensTheDaemonsLines(t *testing.T) {
 	want := []string{"engine: filtering interface=veth0", `time=2030-01-31T12:00:00.000Z level=WARN msg=x`, "operator: block"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestOnlyAnInterruptIsNoError(t *testing.T) {
+	broken := errors.New("remove namespace: busy")
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{nil, false},
+		{context.Canceled, true},
+		{broken, false},
+		{fmt.Errorf("phase: %w", context.Canceled), true},
+		{errors.Join(context.Canceled, fmt.Errorf("stop: %w", context.Canceled)), true},
+		{errors.Join(context.Canceled, broken), false},
+		{fmt.Errorf("demo: %w", errors.Join(broken, context.Canceled)), false},
+	} {
+		if got := onlyCanceled(c.err); got != c.want {
+			t.Errorf("%v: %v, want %v", c.err, got, c.want)
+		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -57,7 +58,7 @@ func (l *Lab) StartDaemon(ctx context.Context, on *Link, o DaemonOptions) (*Daem
 		return nil, fmt.Errorf("write the daemon's configuration: %w", err)
 	}
 	d := &Daemon{Client: api.NewClient(socket), ended: make(chan struct{})}
-	if err := d.launch(on.Namespace, append(o.Command[:len(o.Command):len(o.Command)], "--config", file), o.Log); err != nil {
+	if err := d.launch(on.Namespace, append(slices.Clip(o.Command), "--config", file), o.Log); err != nil {
 		return nil, fmt.Errorf("start the daemon in %s: %w", on.Namespace.Name, err)
 	}
 	if err := d.waitUntilReady(ctx); err != nil {

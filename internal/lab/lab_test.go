@@ -42,7 +42,9 @@ func TestMain(m *testing.M) {
 		fmt.Println(n.Victim.Name, n.Peer.Name)
 		select {}
 	case "own a daemon":
-		os.Setenv(childEnv, "daemon")
+		if err := os.Setenv(childEnv, "daemon"); err != nil {
+			panic(err)
+		}
 		n, err := lab.NewNet(lab.NetOptions{})
 		if err != nil {
 			fmt.Println(err)

@@ -214,5 +214,5 @@ func (w *watch) closeOnSignal(c <-chan os.Signal) {
 		l.Close() // the process ends here: what is left, the next start removes
 	}
 	signal.Reset(s)
-	unix.Kill(os.Getpid(), s)
+	_ = unix.Kill(os.Getpid(), s)
 }
