@@ -239,7 +239,8 @@ static __always_inline void parse_tcp(struct xdp_md *ctx, struct pkt *pkt)
 	if (length < sizeof(*tcp))
 		note(pkt, REASON_BAD_HEADER_LENGTH);
 	else if (length > pkt->payload || pkt->offset + length > pkt->limit)
-		note(pkt, pkt->fragment == FRAGMENT_FIRST ? REASON_FRAGMENT_TINY : REASON_MALFORMED);
+		note(pkt,
+		     pkt->fragment == FRAGMENT_FIRST ? REASON_FRAGMENT_TINY : REASON_MALFORMED);
 	if (impossible_flags(tcp->flags))
 		note(pkt, REASON_BAD_TCP_FLAGS);
 }
@@ -343,7 +344,8 @@ static __always_inline enum link parse_gre(struct xdp_md *ctx, struct pkt *pkt)
 	if (flags & (GRE_VERSION | GRE_ROUTING))
 		return LINK_OTHER;
 	pkt->offset += sizeof(*gre);
-	pkt->offset += (!!(flags & GRE_CHECKSUM) + !!(flags & GRE_KEY) + !!(flags & GRE_SEQUENCE)) * 4;
+	pkt->offset +=
+		(!!(flags & GRE_CHECKSUM) + !!(flags & GRE_KEY) + !!(flags & GRE_SEQUENCE)) * 4;
 	if (type == ETHERTYPE_TEB)
 		return parse_link(ctx, pkt);
 	if (type == ETHERTYPE_IP4)
@@ -401,7 +403,8 @@ static __noinline bool parse_inner(struct xdp_md *ctx, struct pkt *pkt, __u32 ki
 	if (link >= LINK_IP4 && parse_ip(ctx, pkt, link))
 		return true;
 	if (link == LINK_CUT || link >= LINK_IP4)
-		note(pkt, pkt->fragment == FRAGMENT_FIRST ? REASON_FRAGMENT_TINY : REASON_MALFORMED);
+		note(pkt,
+		     pkt->fragment == FRAGMENT_FIRST ? REASON_FRAGMENT_TINY : REASON_MALFORMED);
 	pkt->src_port = src_port;
 	pkt->dst_port = dst_port;
 	pkt->outer_family = 0;
