@@ -29,6 +29,8 @@ func (a *app) replayCommand() *cobra.Command {
 		Long: `Run every packet of a capture (pcap or pcapng) through the real XDP program, in the
 capture's own time, and say what would have become of it. Nothing is attached to an
 interface. The lists, limits and policies are those of --config, --block and --allow.
+Packets that the capture holds only the beginning of (snap length) are judged as they
+are there, so most count as truncated; the bytes reported are those on the wire.
 
 It takes root, or the capabilities BPF, NET_ADMIN and PERFMON.`,
 		Example: `  sentinel-x replay attack.pcap --block 198.51.100.0/24,2001:db8:bad::/48
