@@ -39,10 +39,15 @@ func Probe() (Features, error) {
 	if err != nil {
 		return f, err
 	}
-	if len(f.Missing) > 0 {
-		return f, fmt.Errorf("this kernel cannot run the packet path: %s; Linux 5.10 or newer can", strings.Join(f.Missing, "; "))
+	return f, f.usable()
+}
+
+// usable returns an error that names what the kernel lacks.
+func (f Features) usable() error {
+	if len(f.Missing) == 0 {
+		return nil
 	}
-	return f, nil
+	return fmt.Errorf("this kernel cannot run the packet path: %s; Linux 5.10 or newer can", strings.Join(f.Missing, "; "))
 }
 
 func probe() (f Features, err error) {

@@ -38,6 +38,16 @@ func TestMissingCapabilitiesAreNamed(t *testing.T) {
 	}
 }
 
+func TestAKernelThatLacksSomethingIsToldWhat(t *testing.T) {
+	if err := (Features{}).usable(); err != nil {
+		t.Errorf("nothing missing: %v", err)
+	}
+	err := Features{Missing: []string{"no BPF ring buffers (5.8)", "no LPM tries"}}.usable()
+	if err == nil || !strings.Contains(err.Error(), "no BPF ring buffers (5.8); no LPM tries") || !strings.Contains(err.Error(), "5.10") {
+		t.Errorf("err %v", err)
+	}
+}
+
 func TestStatusWithoutCapabilitiesIsAnError(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "status")
 	if err := os.WriteFile(path, []byte("Name:\tx\n"), 0o600); err != nil {
