@@ -4,9 +4,7 @@ package dataplane_test
 
 import (
 	"errors"
-	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -80,37 +78,14 @@ func look(t *testing.T, n *lab.Net) (on dataplane.OnInterface, ok bool) {
 	return on, ok
 }
 
-// reaches sends UDP datagrams from a client to the victim and reports whether they arrive.
+// reaches reports whether datagrams of a client arrive at the victim.
 func reaches(t *testing.T, n *lab.Net, from, to netip.Addr) bool {
 	t.Helper()
-	var server, client *net.UDPConn
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	must(n.Victim.Do(func() (err error) {
-		server, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, 0)))
-		return err
-	}))
-	defer server.Close()
-	must(n.Peer.Do(func() (err error) {
-		client, err = net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), server.LocalAddr().(*net.UDPAddr))
-		return err
-	}))
-	defer client.Close()
-	for range 3 {
-		if _, err := client.Write([]byte("hello")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	must(server.SetReadDeadline(time.Now().Add(300 * time.Millisecond)))
-	_, _, err := server.ReadFromUDPAddrPort(make([]byte, 16))
-	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+	ok, err := n.Reaches(from, to)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return err == nil
+	return ok
 }
 
 func blockOne(a netip.Addr) []traffic.Entry {
