@@ -35,7 +35,8 @@ var product = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "sentinel-x")
-	out, err := exec.Command("go", "build", "-o", path, "github.com/sentinel-x/sentinel-x").CombinedOutput()
+	args := append(append([]string{"build"}, raceFlags...), "-o", path, "github.com/sentinel-x/sentinel-x")
+	out, err := exec.Command("go", args...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, out)
 	}
