@@ -40,7 +40,7 @@ run() {
 	local copies=(-a testdata:/src/testdata)
 	[ ! -d "$2/testdata" ] || copies+=(-a "$2/testdata:/src/$2/testdata")
 	# shellcheck disable=SC2086 # VM_TESTFLAGS is a list of flags
-	"$here/vmtest.sh" -t "${VM_SECONDS:-900}" -m "${VM_MEMORY:-2048}" "${copies[@]}" -w "/src/$2" \
+	"$here/vmtest.sh" -M "veth bridge" -t "${VM_SECONDS:-900}" -m "${VM_MEMORY:-2048}" "${copies[@]}" -w "/src/$2" \
 		-e "SENTINEL_X_FUZZ_PACKETS=${FUZZ_PACKETS:-2000}" \
 		"$1" "build/$(basename "$2").test" -test.v -test.short -test.timeout=14m ${VM_TESTFLAGS:-}
 }
@@ -66,7 +66,7 @@ for name in "$@"; do
 			figures "$log"
 			results+=("KERNEL $name ($version) passed: $package")
 		else
-			grep -v '^=== RUN' "$log" | cut -c 1-300 | tail -n 100
+			grep -v -E '^=== |--- PASS' "$log" | cut -c 1-300 | tail -n 100
 			results+=("KERNEL $name ($version) FAILED: $package")
 			status=1
 		fi
