@@ -49,6 +49,8 @@ func (p *Plane) publish() error {
 	if err := p.objs.KnobSets.Set(&sets); err != nil {
 		return fmt.Errorf("write knobs: %w", err)
 	}
+	// Both go through plain copies: on CPUs that reorder stores, the flip must not overtake the set.
+	p.fence.Add(1)
 	if err := p.objs.ActiveKnobs.Set(idle); err != nil {
 		return fmt.Errorf("flip knobs: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"github.com/gaissmai/bart"
@@ -80,6 +81,7 @@ type Plane struct {
 	objs     bpfObjects
 	features Features
 	replay   bool
+	fence    atomic.Uint32 // orders stores to shared memory; its value means nothing
 
 	mu      sync.Mutex // guards what follows
 	knobs   bpfKnobs

@@ -66,7 +66,9 @@ func (e *Engine) watch(ctx context.Context) error {
 			}
 		case u, ok := <-updates:
 			if !ok {
-				// The socket ended; without it the filter goes on, and health says what it last knew.
+				if ctx.Err() == nil {
+					e.log.Error("watch interfaces: the kernel's messages ended; the filter goes on, health shows what was last known")
+				}
 				<-ctx.Done()
 				return nil
 			}
