@@ -111,7 +111,7 @@ func TestEventBudget(t *testing.T) {
 	if c.EventsSent == 0 || c.EventsSent > windows*uint64(ebpf.MustPossibleCPU()) {
 		t.Errorf("%d events in %d windows with a budget of one", c.EventsSent, windows)
 	}
-	if err := p.SetEventBudget(0); err != nil {
+	if err := p.Apply(Settings{}); err != nil {
 		t.Fatal(err)
 	}
 	storm(t, p, "192.0.2.1", 1000)
@@ -141,7 +141,7 @@ func TestSamplingAdapts(t *testing.T) {
 	if err := p.AdaptSampling(1e6, 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.SetEventBudget(1e9); err != nil {
+	if err := p.Apply(Settings{EventsPerSecond: 1e9}); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.AdaptSampling(1e11, 0); err != nil { // every 200th

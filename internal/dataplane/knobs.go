@@ -17,6 +17,7 @@ import (
 const (
 	sampleLatency = 1024 // mean distance of latency samples
 	eventWindow   = 100 * time.Millisecond
+	knobGrace     = time.Millisecond // no packet takes as long
 )
 
 // prepare puts empty lists and a meter in place, and every knob to what the options say.
@@ -44,6 +45,8 @@ func (p *Plane) publish() error {
 	if err := p.objs.KnobSets.Get(&sets); err != nil {
 		return fmt.Errorf("read knobs: %w", err)
 	}
+	// The idle set may still be read by packets that began before the last flip.
+	time.Sleep(knobGrace - time.Since(p.flipped))
 	idle := p.active ^ 1
 	sets[idle] = p.knobs
 	if err := p.objs.KnobSets.Set(&sets); err != nil {
@@ -54,7 +57,7 @@ func (p *Plane) publish() error {
 	if err := p.objs.ActiveKnobs.Set(idle); err != nil {
 		return fmt.Errorf("flip knobs: %w", err)
 	}
-	p.active = idle
+	p.active, p.flipped = idle, time.Now()
 	return nil
 }
 
@@ -78,6 +81,34 @@ func (p *Plane) SetBypass(on bool) error {
 // SetObserve switches observe mode (dry run): everything is judged and counted, nothing is dropped.
 func (p *Plane) SetObserve(on bool) error {
 	return p.change(func(k *bpfKnobs) { k.Observe = toByte(on) })
+}
+
+// Settings is all of the options that can change while packets flow.
+type Settings struct {
+	Limits          traffic.Limits
+	Policies        traffic.Policies
+	EventsPerSecond int
+	Observe         bool
+}
+
+// Apply puts all settings in force at once: a packet is judged by the old ones or by the new.
+func (p *Plane) Apply(s Settings) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.sizeMeter(s.Limits); err != nil {
+		return err
+	}
+	old := p.knobs
+	setLimits(&p.knobs, s.Limits)
+	setPolicies(&p.knobs, s.Policies)
+	p.setEventBudget(&p.knobs, s.EventsPerSecond)
+	p.knobs.Observe = toByte(s.Observe)
+	if err := p.publish(); err != nil {
+		p.knobs = old
+		return err
+	}
+	p.o.EventsPerSecond = s.EventsPerSecond
+	return nil
 }
 
 // SetLimits replaces the rate limits. Sources keep the buckets they have, unless
@@ -132,14 +163,6 @@ func (p *Plane) sizeMeter(l traffic.Limits) error {
 // SetPolicies replaces the policies for what parsing sets apart.
 func (p *Plane) SetPolicies(ps traffic.Policies) error {
 	return p.change(func(k *bpfKnobs) { setPolicies(k, ps) })
-}
-
-// SetEventBudget sets how many events a second may be sampled over all CPUs; 0: none.
-func (p *Plane) SetEventBudget(perSecond int) error {
-	return p.change(func(k *bpfKnobs) {
-		p.o.EventsPerSecond = perSecond
-		p.setEventBudget(k, perSecond)
-	})
 }
 
 func (p *Plane) setEventBudget(k *bpfKnobs, perSecond int) {

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/gaissmai/bart"
@@ -86,6 +87,7 @@ type Plane struct {
 	mu      sync.Mutex // guards what follows
 	knobs   bpfKnobs
 	active  uint32
+	flipped time.Time
 	sources *bart.Table[source]
 	tries   [2]*ebpf.Map // in force: IPv4, IPv6
 	meter   *ebpf.Map    // in force

@@ -5,7 +5,6 @@ package engine
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/sentinel-x/sentinel-x/internal/api"
 	"github.com/sentinel-x/sentinel-x/internal/config"
+	"github.com/sentinel-x/sentinel-x/internal/dataplane"
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
@@ -223,10 +223,8 @@ func (e *Engine) apply(cfg config.Config) error {
 			return fmt.Errorf("log.level: %w", err)
 		}
 	}
-	return errors.Join(
-		e.plane.SetPolicies(policiesOf(cfg.Parse)),
-		e.plane.SetLimits(limitsOf(cfg.Limits)),
-		e.plane.SetEventBudget(int(cfg.Events.PerSecond)),
-		e.plane.SetObserve(cfg.DryRun),
-	)
+	return e.plane.Apply(dataplane.Settings{
+		Limits: limitsOf(cfg.Limits), Policies: policiesOf(cfg.Parse),
+		EventsPerSecond: int(cfg.Events.PerSecond), Observe: cfg.DryRun,
+	})
 }
