@@ -5,7 +5,9 @@ package dataplane_test
 import (
 	"errors"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -360,5 +362,66 @@ func TestCloseDetachesAtOnce(t *testing.T) {
 func TestPinningNeedsABPFFS(t *testing.T) {
 	if err := dataplane.MakePinDir(filepath.Join(t.TempDir(), "sentinel-x")); err == nil || !strings.Contains(err.Error(), "mount -t bpf") {
 		t.Errorf("a pin directory on a plain file system: %v", err)
+	}
+}
+
+// Whatever part of the pins a process that died between its steps left: the next
+// one starts, filters, and leaves nothing.
+func TestStartOverHalfMadePins(t *testing.T) {
+	for _, kept := range [][]string{{}, {"totals"}, {"totals", "reasons", "latency"}, {"link"}, {"link", "reasons"}} {
+		t.Run(strings.Join(kept, " and ")+" kept", func(t *testing.T) {
+			n := lab.NewTestNet(t, lab.NetOptions{Clients: 1})
+			o := dataplane.Options{PinPath: filepath.Join(mountBPFFS(t), "sentinel-x"), AdoptFrom: n.VictimEnd.Name}
+			first := newPlane(t, o)
+			mustAttach(t, n, first, dataplane.ModeAuto)
+			if err := first.Leave(); err != nil {
+				t.Fatal(err)
+			}
+			pins, err := filepath.Glob(filepath.Join(o.PinPath, "*", "*"))
+			if err != nil || len(pins) != 4 {
+				t.Fatalf("pins %v %v", pins, err)
+			}
+			for _, pin := range pins {
+				if !slices.Contains(kept, filepath.Base(pin)) {
+					if err := os.Remove(pin); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			var second *dataplane.Plane
+			if err := n.Victim.Do(func() (err error) { second, err = dataplane.New(o); return err }); err != nil {
+				t.Fatal(err)
+			}
+			defer second.Close()
+			if err := second.Put(traffic.ListBlock, blockOne(lab.Client4(0))); err != nil {
+				t.Fatal(err)
+			}
+			attachWhenFree(t, n, second)
+			if reaches(t, n, lab.Client4(0), lab.Victim4) {
+				t.Error("a blocked source reaches the victim")
+			}
+			if err := second.Close(); err != nil {
+				t.Fatal(err)
+			}
+			left, err := filepath.Glob(filepath.Join(o.PinPath, "*"))
+			if on, ok := look(t, n); ok || err != nil || len(left) > 0 {
+				t.Errorf("left: %+v %v %v", on, left, err)
+			}
+		})
+	}
+}
+
+// attachWhenFree attaches; the kernel lets go of an unpinned link some milliseconds later.
+func attachWhenFree(t *testing.T, n *lab.Net, p *dataplane.Plane) {
+	t.Helper()
+	var err error
+	for range 100 {
+		if _, err = attach(t, n, p, dataplane.ModeAuto, false); !errors.Is(err, dataplane.ErrForeign) {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
