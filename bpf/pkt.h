@@ -11,6 +11,14 @@
 /* What a stage returns when the next one shall decide; otherwise an XDP action. */
 #define NEXT (-1)
 
+/* Which layer-4 header was read. */
+enum header {
+	HEADER_NONE,
+	HEADER_TCP,
+	HEADER_UDP,
+	HEADER_ICMP,
+};
+
 struct addr {
 	__u32 w[4]; /* network order; IPv4: w[0], the rest 0 */
 };
@@ -30,13 +38,22 @@ struct pkt {
 	__u32 offset; /* of what is parsed next */
 	__u32 limit; /* where the frame, or the packet around it, ends */
 	__u32 payload; /* bytes the IP header announces from offset on */
+	__u32 ip_length; /* as the IP header announces it, header included; jumbograms: of the frame */
+	__u32 data; /* where the data behind layer 4's header begins; 0: no such header was read */
+	__u32 data_end; /* as the IP header announces it: may lie behind limit, or before data */
 	__u16 src_port; /* host order */
 	__u16 dst_port;
+	__u16 window;
 	__u8 family; /* 0: no readable source; 4; 6 */
 	__u8 outer_family;
 	__u8 protocol;
 	__u8 tcp_flags;
 	__u8 ttl;
+	__u8 df;
+	__u8 header; /* enum header */
+	__u8 data_offset; /* of TCP, in words of 32 bits */
+	__u8 icmp_type;
+	__u8 icmp_code;
 	__u8 vlans;
 	__u8 fragment; /* enum fragment */
 	__u8 tunnel;

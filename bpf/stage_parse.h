@@ -113,6 +113,8 @@ static __always_inline bool parse_ip4(struct pkt *pkt, const struct ip4_header *
 		return false;
 	}
 	check_ip(pkt, left, total);
+	pkt->ip_length = total;
+	pkt->df = !!(fragment & IP4_DF);
 	pkt->offset += header;
 	pkt->payload = total - header;
 	return !mark_fragment(pkt, (fragment & IP4_OFFSET) * 8, fragment & IP4_MF, pkt->payload);
@@ -189,6 +191,7 @@ static __always_inline bool parse_ip6(struct xdp_md *ctx, struct pkt *pkt,
 	if (!payload && ip->next == PROTO_HOP_BY_HOP)
 		payload = left - sizeof(*ip);
 	check_ip(pkt, left, payload + sizeof(*ip));
+	pkt->ip_length = payload + sizeof(*ip);
 	pkt->offset += sizeof(*ip);
 	pkt->payload = payload;
 	pkt->extended = is_extension(pkt->protocol);
@@ -211,6 +214,16 @@ static __always_inline void *layer4(struct xdp_md *ctx, struct pkt *pkt, __u32 s
 		return header;
 	note(pkt, pkt->fragment == FRAGMENT_FIRST ? REASON_FRAGMENT_TINY : REASON_MALFORMED);
 	return NULL;
+}
+
+/*
+ * find_data notes where the data behind a layer-4 header of `header` bytes lies. Without
+ * a branch, each of which the verifier follows to the end; who reads it compares with limit.
+ */
+static __always_inline void find_data(struct pkt *pkt, __u32 header)
+{
+	pkt->data = pkt->offset + header;
+	pkt->data_end = pkt->offset + pkt->payload;
 }
 
 /* impossible_flags: what no stack sends, whatever its state. */
@@ -236,11 +249,16 @@ static __always_inline void parse_tcp(struct xdp_md *ctx, struct pkt *pkt)
 	pkt->src_port = bpf_ntohs(tcp->src_port);
 	pkt->dst_port = bpf_ntohs(tcp->dst_port);
 	pkt->tcp_flags = tcp->flags;
+	pkt->window = bpf_ntohs(tcp->window);
+	pkt->data_offset = tcp->data_offset >> 4;
+	pkt->header = HEADER_TCP;
 	if (length < sizeof(*tcp))
 		note(pkt, REASON_BAD_HEADER_LENGTH);
 	else if (length > pkt->payload || pkt->offset + length > pkt->limit)
 		note(pkt,
 		     pkt->fragment == FRAGMENT_FIRST ? REASON_FRAGMENT_TINY : REASON_MALFORMED);
+	else
+		find_data(pkt, length);
 	if (impossible_flags(tcp->flags))
 		note(pkt, REASON_BAD_TCP_FLAGS);
 }
@@ -255,6 +273,8 @@ static __always_inline void parse_udp(struct xdp_md *ctx, struct pkt *pkt)
 	length = bpf_ntohs(udp->length);
 	pkt->src_port = bpf_ntohs(udp->src_port);
 	pkt->dst_port = bpf_ntohs(udp->dst_port);
+	pkt->header = HEADER_UDP;
+	find_data(pkt, sizeof(*udp));
 	if (length < sizeof(*udp))
 		note(pkt, REASON_BAD_HEADER_LENGTH);
 	else if (length > pkt->payload && pkt->fragment == FRAGMENT_NONE)
@@ -265,9 +285,14 @@ static __always_inline void parse_icmp(struct xdp_md *ctx, struct pkt *pkt)
 {
 	struct icmp_header *icmp = layer4(ctx, pkt, sizeof(*icmp));
 
-	if (icmp)
-		pkt->neighbour = pkt->protocol == PROTO_ICMP6 && icmp->type >= ND_FIRST_TYPE &&
-				 icmp->type <= ND_LAST_TYPE && !icmp->code;
+	if (!icmp)
+		return;
+	pkt->icmp_type = icmp->type;
+	pkt->icmp_code = icmp->code;
+	pkt->header = HEADER_ICMP;
+	find_data(pkt, sizeof(*icmp));
+	pkt->neighbour = pkt->protocol == PROTO_ICMP6 && icmp->type >= ND_FIRST_TYPE &&
+			 icmp->type <= ND_LAST_TYPE && !icmp->code;
 }
 
 static __always_inline void parse_layer4(struct xdp_md *ctx, struct pkt *pkt)
@@ -281,6 +306,7 @@ static __always_inline void parse_layer4(struct xdp_md *ctx, struct pkt *pkt)
 	case PROTO_ICMP6:
 		return parse_icmp(ctx, pkt);
 	}
+	find_data(pkt, 0);
 }
 
 /*
@@ -308,6 +334,8 @@ static __noinline bool parse_ip(struct xdp_md *ctx, struct pkt *pkt, enum link k
 		more = parse_ip6(ctx, pkt, ip);
 	}
 	pkt->readable = more;
+	pkt->header = HEADER_NONE;
+	pkt->data = pkt->data_end = 0;
 	if (more)
 		parse_layer4(ctx, pkt);
 	return true;

@@ -37,6 +37,7 @@ struct ip4_header {
 	__be32 dst;
 };
 
+#define IP4_DF 0x4000
 #define IP4_MF 0x2000
 #define IP4_OFFSET 0x1fff
 

@@ -158,13 +158,22 @@ type bpfPkt struct {
 	Offset      uint32
 	Limit       uint32
 	Payload     uint32
+	IpLength    uint32
+	Data        uint32
+	DataEnd     uint32
 	SrcPort     uint16
 	DstPort     uint16
+	Window      uint16
 	Family      uint8
 	OuterFamily uint8
 	Protocol    uint8
 	TcpFlags    uint8
 	Ttl         uint8
+	Df          uint8
+	Header      uint8
+	DataOffset  uint8
+	IcmpType    uint8
+	IcmpCode    uint8
 	Vlans       uint8
 	Fragment    uint8
 	Tunnel      uint8
@@ -176,7 +185,7 @@ type bpfPkt struct {
 	KnobSet     uint8
 	Unmetered   uint8
 	Neighbour   uint8
-	_           [4]byte
+	_           [1]byte
 }
 
 type bpfReason uint32
