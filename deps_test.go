@@ -27,13 +27,14 @@ const module = "github.com/sentinel-x/sentinel-x"
 var mayImport = map[string][]string{
 	"traffic":   {},
 	"config":    {},
-	"dataplane": {"traffic", "config"},
-	"mitigate":  {"traffic", "config"},
-	"api":       {"traffic"},
+	"signature": {},
+	"dataplane": {"traffic", "config", "signature"},
+	"mitigate":  {"traffic", "config", "signature"},
+	"api":       {"traffic", "signature"},
 	"tui":       {"api", "traffic"},
-	"engine":    {"traffic", "config", "dataplane", "mitigate", "api"},
-	"lab":       {"engine", "dataplane", "api", "traffic", "config"},
-	"cli":       {"engine", "api", "tui", "lab", "config", "traffic"},
+	"engine":    {"traffic", "config", "signature", "dataplane", "mitigate", "api"},
+	"lab":       {"engine", "dataplane", "api", "traffic", "config", "signature"},
+	"cli":       {"engine", "api", "tui", "lab", "config", "traffic", "signature"},
 }
 
 // onlyUser names the one package whose subject a library is.

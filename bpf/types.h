@@ -138,8 +138,23 @@ struct limit {
 	__u64 burst; /* ns of backlog a source may build up */
 };
 
+/* Which set of list structures is in force, and how to read it. */
+struct list_set {
+	__u32 slot; /* index into the outer maps */
+	__u32 pad;
+};
+
+/* Which set of rules is in force; rules 0: none, and nothing is looked at. */
+struct rule_set {
+	__u64 rules; /* slots that hold one */
+	__u32 slot; /* index into the outer map */
+	__u32 pad;
+};
+
 /* Knobs that change while packets flow. */
 struct knobs {
+	struct list_set lists;
+	struct rule_set signatures;
 	struct limit limits[NUM_CLASSES];
 	struct limit allowed_limits[NUM_CLASSES];
 	__u32 event_window_ns; /* the event budget: at most event_budget a window and CPU */

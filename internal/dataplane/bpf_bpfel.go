@@ -85,7 +85,18 @@ type bpfGoTypes struct {
 }
 
 type bpfKnobs struct {
-	_      structs.HostLayout
+	_     structs.HostLayout
+	Lists struct {
+		_    structs.HostLayout
+		Slot uint32
+		Pad  uint32
+	}
+	Signatures struct {
+		_     structs.HostLayout
+		Rules uint64
+		Slot  uint32
+		Pad   uint32
+	}
 	Limits [4]struct {
 		_          structs.HostLayout
 		PacketCost uint64
