@@ -21,7 +21,7 @@ static __always_inline __u32 frame_length(struct xdp_md *ctx)
 
 static __always_inline void begin_packet(struct xdp_md *ctx, struct pkt *pkt, struct totals *t)
 {
-	__builtin_memset(pkt, 0, sizeof(*pkt));
+	__builtin_memset(&pkt->started, 0, sizeof(*pkt) - offsetof(struct pkt, started));
 	pkt->knob_set = active_knobs;
 	pkt->length = pkt->limit = frame_length(ctx);
 	if (due(&t->next_latency, knobs(pkt)->sample_latency))

@@ -150,10 +150,11 @@ const (
 )
 
 type bpfPkt struct {
-	_       structs.HostLayout
-	Now     uint64
-	Started uint64
-	Src     struct {
+	_         structs.HostLayout
+	Jiffy     uint64
+	JiffyTime uint64
+	Started   uint64
+	Src       struct {
 		_ structs.HostLayout
 		W [4]uint32
 	}
