@@ -82,6 +82,7 @@ func EntryOf(e traffic.Entry) Entry {
 	return Entry{
 		Prefix: e.Prefix, Expires: timeOrNil(e.Expires), Forced: e.Forced,
 		Origin: e.Origin, Comment: e.Comment, Created: timeOrNil(e.Created),
+		Hits: e.Hits, HitsSampled: e.Hits > 0, LastHit: timeOrNil(e.LastHit),
 	}
 }
 

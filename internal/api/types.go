@@ -158,6 +158,10 @@ type Entry struct {
 	Origin  string       `json:"origin" doc:"Who wants it: operator, config, system"`
 	Comment string       `json:"comment,omitempty"`
 	Created *time.Time   `json:"created,omitempty" doc:"When it was first added"`
+	// An exact count would cost every packet a write; so these say that they are none.
+	Hits        uint64     `json:"hits,omitempty" doc:"Packets that ended on it since the engine started; absent: none, or events.per_second is 0"`
+	HitsSampled bool       `json:"hits_sampled,omitempty" doc:"hits is an estimate from sampled events"`
+	LastHit     *time.Time `json:"last_hit,omitempty" doc:"The last sampled packet that ended on it"`
 }
 
 // Refused is an entry that was not added.

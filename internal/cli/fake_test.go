@@ -32,7 +32,7 @@ type fakeEngine struct {
 func newFakeEngine() *fakeEngine {
 	f := &fakeEngine{status: someStatus()}
 	f.lists[traffic.ListBlock] = []traffic.Entry{
-		{Prefix: netip.MustParsePrefix("198.51.100.7/32"), Origin: "operator", Comment: "scanner", Expires: noon.Add(90 * time.Second)},
+		{Prefix: netip.MustParsePrefix("198.51.100.7/32"), Origin: "operator", Comment: "scanner", Expires: noon.Add(90 * time.Second), Hits: 1234567, LastHit: noon.Add(-3 * time.Second)},
 		{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Origin: "config"},
 		{Prefix: netip.MustParsePrefix("2001:db8:bad::/48"), Origin: "operator", Forced: true, Expires: noon.Add(50 * time.Hour)},
 	}

@@ -192,8 +192,12 @@ func (a *app) completeEntries(list traffic.List) cobra.CompletionFunc {
 	}
 }
 
+const hitsLong = `List the entries, or those that cover an address. HITS are the packets that ended on an
+entry since the engine started, LAST when the last of them was seen. Both are
+estimates from sampled events, which ~ says.`
+
 func (a *app) listListCommand(l listWords) *cobra.Command {
-	return a.jsonFlag(&cobra.Command{
+	c := a.jsonFlag(&cobra.Command{
 		Use:   "list [ADDRESS]",
 		Short: "List the entries, or those that cover an address",
 		Example: fmt.Sprintf(`  sentinel-x %[1]s list
@@ -215,13 +219,20 @@ func (a *app) listListCommand(l listWords) *cobra.Command {
 			if a.json {
 				return a.print(entries, nil)
 			}
-			return a.write(func(w io.Writer) { writeEntries(w, entries, a.now()) })
+			return a.write(func(w io.Writer) { writeEntries(w, entries, a.now(), l.list != traffic.ListProtected) })
 		},
 	})
+	if l.list != traffic.ListProtected {
+		c.Long = hitsLong
+	}
+	return c
 }
 
-func writeEntries(w io.Writer, entries []api.Entry, now time.Time) {
+func writeEntries(w io.Writer, entries []api.Entry, now time.Time, withHits bool) {
 	t := newTable("PREFIX", "EXPIRES", "ORIGIN", "COMMENT")
+	if withHits {
+		t = newTable("PREFIX", "EXPIRES", ">HITS", "LAST", "ORIGIN", "COMMENT")
+	}
 	for _, e := range entries {
 		expires := "never"
 		if e.Expires != nil {
@@ -231,12 +242,31 @@ func writeEntries(w io.Writer, entries []api.Entry, now time.Time) {
 		if e.Forced {
 			origin += ", forced"
 		}
-		t.row(prefix(e.Prefix), expires, origin, e.Comment)
+		if hits, last := hitsOf(e, now); withHits {
+			t.row(prefix(e.Prefix), expires, hits, last, origin, e.Comment)
+		} else {
+			t.row(prefix(e.Prefix), expires, origin, e.Comment)
+		}
 	}
 	if len(entries) == 0 {
 		fmt.Fprintln(w, "no entries")
 	}
 	t.write(w)
+}
+
+// hitsOf writes what an entry has done; ~ marks an estimate.
+func hitsOf(e api.Entry, now time.Time) (hits, last string) {
+	if e.Hits == 0 {
+		return "-", "-"
+	}
+	hits, last = short(float64(e.Hits)), "-"
+	if e.HitsSampled {
+		hits = "~" + hits
+	}
+	if e.LastHit != nil {
+		last = age(max(now.Sub(*e.LastHit), 0).Round(time.Second)) + " ago"
+	}
+	return hits, last
 }
 
 const listFormat = `one host or prefix a line, then as wanted ttl=DURATION or expires=TIME

@@ -151,8 +151,17 @@ func (e *Engine) attachAll() error {
 	return nil
 }
 
-// publish hands an event to whoever follows them.
+// listOf names the list that a reason is about.
+var listOf = map[traffic.Reason]traffic.List{
+	traffic.ReasonBlocklist: traffic.ListBlock,
+	traffic.ReasonAllowlist: traffic.ListAllow,
+}
+
+// publish counts an event for the entry it ended on, and hands it to whoever follows them.
 func (e *Engine) publish(event traffic.Event) {
+	if list, ok := listOf[event.Reason]; ok {
+		e.ledger.Hit(list, event.Source, event.Time)
+	}
 	if e.server.Readers() == 0 {
 		return
 	}

@@ -23,6 +23,7 @@ func (e *Engine) tick(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	e.begin(before)
 	for {
 		select {
 		case <-ctx.Done():
@@ -62,6 +63,24 @@ func (e *Engine) read() (api.Counters, error) {
 	return api.CountersOf(&c, time.Now()), nil
 }
 
+// begin sets the reading from which the first rates are taken.
+func (e *Engine) begin(c api.Counters) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.last = c
+}
+
+// countHits gives the entries of both lists what ended on them between two readings.
+func (e *Engine) countHits(before, after api.Counters) {
+	for reason, list := range listOf {
+		word := reason.String()
+		b, a := before.Reasons[word].Total().Packets, after.Reasons[word].Total().Packets
+		if a >= b { // a program that was loaded anew counts from 0
+			e.ledger.CountHits(list, a-b)
+		}
+	}
+}
+
 // measure takes the rates since the last tick.
 func (e *Engine) measure() error {
 	c, err := e.read()
@@ -71,9 +90,8 @@ func (e *Engine) measure() error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.last.Time.IsZero() {
-		e.rates = api.RatesBetween(e.last, c)
-	}
+	e.countHits(e.last, c)
+	e.rates = api.RatesBetween(e.last, c)
 	e.last = c
 	if err := e.plane.AdaptSampling(e.rates.Passed.Packets, e.rates.Dropped.Packets+e.rates.WouldDrop.Packets); err != nil {
 		e.log.Error("adapt sampling", "error", err)

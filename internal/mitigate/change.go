@@ -70,6 +70,7 @@ func (l *Ledger) rollback(err error, undo []func() error) error {
 func (l *Ledger) remember(list traffic.List, p netip.Prefix, s slot) {
 	if s.empty() {
 		delete(l.lists[list], p)
+		delete(l.hits[list], p)
 		return
 	}
 	l.lists[list][p] = s

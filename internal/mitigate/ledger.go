@@ -59,6 +59,9 @@ type Ledger struct {
 	ends   endings
 	guard  guard
 	behind map[traffic.List]bool // lists on which the packet path may differ: a change could not be undone
+	hits   map[traffic.List]map[netip.Prefix]hit
+
+	tallies map[traffic.List]*tally
 }
 
 // wish is what one origin wants of one prefix.
@@ -132,6 +135,10 @@ func Open(o Options) (*Ledger, error) {
 	}
 	l := &Ledger{o: o, journal: j, behind: map[traffic.List]bool{}}
 	l.lists = map[traffic.List]map[netip.Prefix]slot{traffic.ListBlock: {}, traffic.ListAllow: {}}
+	l.hits = map[traffic.List]map[netip.Prefix]hit{traffic.ListBlock: {}, traffic.ListAllow: {}}
+	l.tallies = map[traffic.List]*tally{
+		traffic.ListBlock: {sources: map[netip.Addr]sampled{}}, traffic.ListAllow: {sources: map[netip.Addr]sampled{}},
+	}
 	err = j.read(func(list traffic.List, p netip.Prefix, w wish) {
 		l.lists[list][p] = slot{own: &w}
 		l.ends.add(ending{w.expires, list, p})
@@ -204,8 +211,11 @@ func (l *Ledger) Entries(list traffic.List) []traffic.Entry {
 		return l.guard.entries()
 	}
 	now := l.o.Now()
-	entries := merged(l.lists[list])
-	return slices.DeleteFunc(entries, func(e traffic.Entry) bool { return e.Expired(now) })
+	entries := slices.DeleteFunc(merged(l.lists[list]), func(e traffic.Entry) bool { return e.Expired(now) })
+	for i := range entries {
+		entries[i] = l.withHits(list, entries[i])
+	}
+	return entries
 }
 
 // Count returns how many entries a list holds, without copying them. One that
@@ -242,7 +252,7 @@ func (l *Ledger) Find(addr netip.Addr) []Match {
 		p := netip.PrefixFrom(addr, bits).Masked()
 		for _, list := range []traffic.List{traffic.ListAllow, traffic.ListBlock} {
 			if s := l.lists[list][p].at(now); !s.empty() {
-				found = append(found, Match{list, s.entry(p)})
+				found = append(found, Match{list, l.withHits(list, s.entry(p))})
 			}
 		}
 	}

@@ -86,6 +86,9 @@ type Entry struct {
 	Origin  string       // who wants it: "operator", "config", "system", …
 	Comment string
 	Created time.Time
+	// What it has done, where the ledger tells it; no part of what is wanted.
+	Hits    uint64    // packets that ended on it, estimated from sampled events
+	LastHit time.Time // of a sampled packet; zero: none
 }
 
 // Expired reports whether the entry has ended at now.
