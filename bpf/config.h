@@ -25,6 +25,9 @@ volatile const struct go_types {
 	enum class class;
 	enum fragment fragment;
 	enum tunnel tunnel;
+	enum field field;
+	enum wide_field wide_field;
+	enum action action;
 	struct source4_key source4_key;
 	struct source6_key source6_key;
 	struct source_value source_value;

@@ -101,4 +101,36 @@ struct {
 	});
 } sources6 SEC(".maps");
 
+/*
+ * rule_set.slot → all rules, one value. The daemon builds a new one, puts it into
+ * the idle slot, and the knobs flip to it. Empty while no rule is armed.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 2);
+	__uint(key_size, sizeof(__u32));
+	__array(values, struct {
+		__uint(type, BPF_MAP_TYPE_ARRAY);
+		__uint(max_entries, 1);
+		__uint(key_size, sizeof(__u32));
+		__uint(value_size, sizeof(struct signatures));
+	});
+} signature_tables SEC(".maps");
+
+/* signature.line → what the rule has done on this CPU. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SIGNATURE_LINES);
+	__type(key, __u32);
+	__type(value, struct signature_stats);
+} signature_counts SEC(".maps");
+
+/* signature.line → the bucket of a rule that limits. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SIGNATURE_LINES);
+	__type(key, __u32);
+	__type(value, struct signature_bucket);
+} signature_buckets SEC(".maps");
+
 #endif

@@ -35,6 +35,8 @@ struct pkt {
 
 	/* All from here on begins at 0 with each packet. */
 	__u64 started; /* of a latency sample; 0: not sampled */
+	__u64 rules; /* signatures that match what has been looked at */
+	__u64 counting; /* signatures whose targets are still to be counted */
 	struct addr src; /* of the innermost packet parsed */
 	struct addr dst;
 	struct addr outer_src; /* of the packet around it, if outer_family */
@@ -42,7 +44,7 @@ struct pkt {
 	__u32 offset; /* of what is parsed next */
 	__u32 limit; /* where the frame, or the packet around it, ends */
 	__u32 payload; /* bytes the IP header announces from offset on */
-	__u32 ip_length; /* as the IP header announces it, header included; jumbograms: of the frame */
+	__u32 ip_length; /* as the IP header announces it, header included; jumbograms: of the frame; 0: it makes no sense */
 	__u32 data; /* where the data behind layer 4's header begins; 0: no such header was read */
 	__u32 data_end; /* as the IP header announces it: may lie behind limit, or before data */
 	__u16 src_port; /* host order */

@@ -326,11 +326,13 @@ static __noinline bool parse_ip(struct xdp_md *ctx, struct pkt *pkt, enum link k
 		ip = at(ctx, pkt->offset, sizeof(struct ip4_header));
 		if (!ip)
 			return false;
+		pkt->ip_length = 0;
 		more = parse_ip4(pkt, ip);
 	} else {
 		ip = at(ctx, pkt->offset, sizeof(struct ip6_header));
 		if (!ip)
 			return false;
+		pkt->ip_length = 0;
 		more = parse_ip6(ctx, pkt, ip);
 	}
 	pkt->readable = more;

@@ -144,6 +144,104 @@ struct list_set {
 	__u32 pad;
 };
 
+/* What a rule can constrain; the numbers are internal/signature's (tested). */
+enum field {
+	FIELD_PROTOCOL,
+	FIELD_SOURCE_PORT,
+	FIELD_DEST_PORT,
+	FIELD_LENGTH,
+	FIELD_TTL,
+	FIELD_TCP_FLAGS,
+	FIELD_DATA_OFFSET,
+	FIELD_WINDOW,
+	FIELD_ICMP_TYPE,
+	FIELD_ICMP_CODE,
+	FIELD_FRAGMENT,
+	FIELD_DF,
+	FIELD_INNER,
+	NUM_FIELDS,
+};
+
+/* The fields of 16 bits: their values are sorted into classes first. */
+enum wide_field {
+	WIDE_SOURCE_PORT,
+	WIDE_DEST_PORT,
+	WIDE_LENGTH,
+	WIDE_WINDOW,
+	NUM_WIDE_FIELDS,
+};
+
+/* What a rule does with what it matches. */
+enum action {
+	ACTION_OBSERVE,
+	ACTION_DROP,
+	ACTION_LIMIT,
+};
+
+#define SIGNATURES 64 /* rules at once, one bit each in every set */
+#define SIGNATURE_LINES (2 * SIGNATURES) /* a new rule does not count where the old one did */
+#define SIGNATURE_WORDS 8 /* offsets of payload words */
+#define WORD_BYTES 8
+#define TARGET_BYTES (4 + 16) /* of IPv4 and of IPv6 */
+#define FULL_CEILING 65536
+
+/* What is done with packets that match the rule of one slot. */
+struct signature {
+	__u64 until; /* ns of now(); ~0: for ever */
+	__u64 cost; /* of ACTION_LIMIT: ns·16 a packet */
+	__u32 ceiling; /* share it may drop, in 1/FULL_CEILING */
+	__u8 action;
+	__u8 filter; /* 1 + index of the filter program; 0: none */
+	__u8 line; /* of its statistics and its bucket */
+	__u8 target_line; /* where the packets of its target are counted */
+};
+
+/* Where a payload word lies behind the layer-4 header, and who looks at its bytes. */
+struct signature_word {
+	__u32 offset;
+	__u32 size; /* bytes that any rule looks at are in front of it */
+	__u64 blind[WORD_BYTES]; /* rules that do not look at this byte */
+};
+
+/*
+ * All rules at once. A set has the bits of the rules that accept a value; the packet
+ * matches the rules that are in all of its sets.
+ */
+struct signatures {
+	__u32 used; /* fields that a rule constrains, bits of enum field */
+	__u32 used_targets; /* bytes of the destination, IPv4's first */
+	__u32 num_words;
+	__u32 pad;
+	__u64 families[2]; /* IPv4, IPv6 */
+	__u64 counted; /* one rule for every target under a ceiling */
+	__u64 absent[NUM_FIELDS]; /* of packets that lack the field */
+	struct signature_word words[SIGNATURE_WORDS];
+	struct signature rules[SIGNATURES];
+	__u64 fields[NUM_FIELDS][256]; /* of wide fields: by class */
+	__u64 targets[TARGET_BYTES][256];
+	__u64 payload[SIGNATURE_WORDS][WORD_BYTES][256];
+	__u8 classes[NUM_WIDE_FIELDS][65536];
+};
+
+/* What a rule has done on one CPU. One cache line. */
+struct signature_stats {
+	__u64 matched;
+	__u64 bytes;
+	__u64 dropped;
+	__u64 would_drop;
+	__u64 over_ceiling;
+	__u64 last_seen; /* ns of now() */
+	__u64 second; /* when the counts below began */
+	__u32 target_packets; /* in this second; on the target's line */
+	__u32 dropped_packets; /* in this second */
+};
+
+/* Of all CPUs: when it is empty, in ns·16 (wraps after 36 years). A cache line of its own. */
+struct signature_bucket {
+	__u64 empty;
+	__u64 pad[7];
+};
+
 /* Which set of rules is in force; rules 0: none, and nothing is looked at. */
 struct rule_set {
 	__u64 rules; /* slots that hold one */

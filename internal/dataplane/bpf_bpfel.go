@@ -13,6 +13,14 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type bpfAction uint32
+
+const (
+	bpfActionACTION_OBSERVE bpfAction = 0
+	bpfActionACTION_DROP    bpfAction = 1
+	bpfActionACTION_LIMIT   bpfAction = 2
+)
+
 type bpfClass uint32
 
 const (
@@ -50,6 +58,25 @@ type bpfEvent struct {
 	Pad      [3]uint8
 }
 
+type bpfField uint32
+
+const (
+	bpfFieldFIELD_PROTOCOL    bpfField = 0
+	bpfFieldFIELD_SOURCE_PORT bpfField = 1
+	bpfFieldFIELD_DEST_PORT   bpfField = 2
+	bpfFieldFIELD_LENGTH      bpfField = 3
+	bpfFieldFIELD_TTL         bpfField = 4
+	bpfFieldFIELD_TCP_FLAGS   bpfField = 5
+	bpfFieldFIELD_DATA_OFFSET bpfField = 6
+	bpfFieldFIELD_WINDOW      bpfField = 7
+	bpfFieldFIELD_ICMP_TYPE   bpfField = 8
+	bpfFieldFIELD_ICMP_CODE   bpfField = 9
+	bpfFieldFIELD_FRAGMENT    bpfField = 10
+	bpfFieldFIELD_DF          bpfField = 11
+	bpfFieldFIELD_INNER       bpfField = 12
+	bpfFieldNUM_FIELDS        bpfField = 13
+)
+
 type bpfFragment uint32
 
 const (
@@ -65,6 +92,9 @@ type bpfGoTypes struct {
 	Class      uint32
 	Fragment   uint32
 	Tunnel     uint32
+	Field      uint32
+	WideField  uint32
+	Action     uint32
 	Source4Key struct {
 		_         structs.HostLayout
 		Prefixlen uint32
@@ -75,6 +105,7 @@ type bpfGoTypes struct {
 		Prefixlen uint32
 		Addr      [16]uint8
 	}
+	_           [4]byte
 	SourceValue struct {
 		_         structs.HostLayout
 		Blocked   uint64
@@ -154,6 +185,8 @@ type bpfPkt struct {
 	Jiffy     uint64
 	JiffyTime uint64
 	Started   uint64
+	Rules     uint64
+	Counting  uint64
 	Src       struct {
 		_ structs.HostLayout
 		W [4]uint32
@@ -228,6 +261,65 @@ const (
 	bpfReasonNUM_REASONS              bpfReason = 22
 )
 
+type bpfRuleSet struct {
+	_     structs.HostLayout
+	Rules uint64
+	Slot  uint32
+	Pad   uint32
+}
+
+type bpfSignature struct {
+	_          structs.HostLayout
+	Until      uint64
+	Cost       uint64
+	Ceiling    uint32
+	Action     uint8
+	Filter     uint8
+	Line       uint8
+	TargetLine uint8
+}
+
+type bpfSignatureBucket struct {
+	_     structs.HostLayout
+	Empty uint64
+	Pad   [7]uint64
+}
+
+type bpfSignatureStats struct {
+	_              structs.HostLayout
+	Matched        uint64
+	Bytes          uint64
+	Dropped        uint64
+	WouldDrop      uint64
+	OverCeiling    uint64
+	LastSeen       uint64
+	Second         uint64
+	TargetPackets  uint32
+	DroppedPackets uint32
+}
+
+type bpfSignatures struct {
+	_           structs.HostLayout
+	Used        uint32
+	UsedTargets uint32
+	NumWords    uint32
+	Pad         uint32
+	Families    [2]uint64
+	Counted     uint64
+	Absent      [13]uint64
+	Words       [8]struct {
+		_      structs.HostLayout
+		Offset uint32
+		Size   uint32
+		Blind  [8]uint64
+	}
+	Rules   [64]bpfSignature
+	Fields  [13][256]uint64
+	Targets [20][256]uint64
+	Payload [8][8][256]uint64
+	Classes [4][65536]uint8
+}
+
 type bpfSource4Key struct {
 	_         structs.HostLayout
 	Prefixlen uint32
@@ -270,27 +362,40 @@ const (
 	bpfTunnelTUNNEL_VXLAN bpfTunnel = 8
 )
 
+type bpfWideField uint32
+
+const (
+	bpfWideFieldWIDE_SOURCE_PORT bpfWideField = 0
+	bpfWideFieldWIDE_DEST_PORT   bpfWideField = 1
+	bpfWideFieldWIDE_LENGTH      bpfWideField = 2
+	bpfWideFieldWIDE_WINDOW      bpfWideField = 3
+	bpfWideFieldNUM_WIDE_FIELDS  bpfWideField = 4
+)
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfMapLatency       = "latency"
-	bpfMapMeters        = "meters"
-	bpfMapReasons       = "reasons"
-	bpfMapSamples       = "samples"
-	bpfMapScratch       = "scratch"
-	bpfMapSources4      = "sources4"
-	bpfMapSources6      = "sources6"
-	bpfMapTotals        = "totals"
-	bpfProgSentinel     = "sentinel"
-	bpfVarActiveKnobs   = "active_knobs"
-	bpfVarFrags         = "frags"
-	bpfVarGoTypes       = "go_types"
-	bpfVarKnobSets      = "knob_sets"
-	bpfVarReplay        = "replay"
-	bpfVarReplayNow     = "replay_now"
-	bpfVarReplayVerdict = "replay_verdict"
-	bpfVarTunnels       = "tunnels"
+	bpfMapLatency          = "latency"
+	bpfMapMeters           = "meters"
+	bpfMapReasons          = "reasons"
+	bpfMapSamples          = "samples"
+	bpfMapScratch          = "scratch"
+	bpfMapSignatureBuckets = "signature_buckets"
+	bpfMapSignatureCounts  = "signature_counts"
+	bpfMapSignatureTables  = "signature_tables"
+	bpfMapSources4         = "sources4"
+	bpfMapSources6         = "sources6"
+	bpfMapTotals           = "totals"
+	bpfProgSentinel        = "sentinel"
+	bpfVarActiveKnobs      = "active_knobs"
+	bpfVarFrags            = "frags"
+	bpfVarGoTypes          = "go_types"
+	bpfVarKnobSets         = "knob_sets"
+	bpfVarReplay           = "replay"
+	bpfVarReplayNow        = "replay_now"
+	bpfVarReplayVerdict    = "replay_verdict"
+	bpfVarTunnels          = "tunnels"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -342,14 +447,17 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
-	Latency  *ebpf.MapSpec `ebpf:"latency"`
-	Meters   *ebpf.MapSpec `ebpf:"meters"`
-	Reasons  *ebpf.MapSpec `ebpf:"reasons"`
-	Samples  *ebpf.MapSpec `ebpf:"samples"`
-	Scratch  *ebpf.MapSpec `ebpf:"scratch"`
-	Sources4 *ebpf.MapSpec `ebpf:"sources4"`
-	Sources6 *ebpf.MapSpec `ebpf:"sources6"`
-	Totals   *ebpf.MapSpec `ebpf:"totals"`
+	Latency          *ebpf.MapSpec `ebpf:"latency"`
+	Meters           *ebpf.MapSpec `ebpf:"meters"`
+	Reasons          *ebpf.MapSpec `ebpf:"reasons"`
+	Samples          *ebpf.MapSpec `ebpf:"samples"`
+	Scratch          *ebpf.MapSpec `ebpf:"scratch"`
+	SignatureBuckets *ebpf.MapSpec `ebpf:"signature_buckets"`
+	SignatureCounts  *ebpf.MapSpec `ebpf:"signature_counts"`
+	SignatureTables  *ebpf.MapSpec `ebpf:"signature_tables"`
+	Sources4         *ebpf.MapSpec `ebpf:"sources4"`
+	Sources6         *ebpf.MapSpec `ebpf:"sources6"`
+	Totals           *ebpf.MapSpec `ebpf:"totals"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -386,14 +494,17 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
-	Latency  *ebpf.Map `ebpf:"latency"`
-	Meters   *ebpf.Map `ebpf:"meters"`
-	Reasons  *ebpf.Map `ebpf:"reasons"`
-	Samples  *ebpf.Map `ebpf:"samples"`
-	Scratch  *ebpf.Map `ebpf:"scratch"`
-	Sources4 *ebpf.Map `ebpf:"sources4"`
-	Sources6 *ebpf.Map `ebpf:"sources6"`
-	Totals   *ebpf.Map `ebpf:"totals"`
+	Latency          *ebpf.Map `ebpf:"latency"`
+	Meters           *ebpf.Map `ebpf:"meters"`
+	Reasons          *ebpf.Map `ebpf:"reasons"`
+	Samples          *ebpf.Map `ebpf:"samples"`
+	Scratch          *ebpf.Map `ebpf:"scratch"`
+	SignatureBuckets *ebpf.Map `ebpf:"signature_buckets"`
+	SignatureCounts  *ebpf.Map `ebpf:"signature_counts"`
+	SignatureTables  *ebpf.Map `ebpf:"signature_tables"`
+	Sources4         *ebpf.Map `ebpf:"sources4"`
+	Sources6         *ebpf.Map `ebpf:"sources6"`
+	Totals           *ebpf.Map `ebpf:"totals"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -403,6 +514,9 @@ func (m *bpfMaps) Close() error {
 		m.Reasons,
 		m.Samples,
 		m.Scratch,
+		m.SignatureBuckets,
+		m.SignatureCounts,
+		m.SignatureTables,
 		m.Sources4,
 		m.Sources6,
 		m.Totals,

@@ -90,7 +90,13 @@ func (p *Plane) Memory() ([]MapMemory, error) {
 		{bpfMapMeters, p.meter},
 		{bpfMapSources4, p.tries[0]},
 		{bpfMapSources6, p.tries[1]},
+		{bpfMapSignatureTables, p.armed.table},
+		{bpfMapSignatureCounts, m.SignatureCounts},
+		{bpfMapSignatureBuckets, m.SignatureBuckets},
 	} {
+		if x.m == nil {
+			continue
+		}
 		info, err := x.m.Info()
 		if err != nil {
 			return nil, fmt.Errorf("read size of map %s: %w", x.name, err)

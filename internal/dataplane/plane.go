@@ -92,6 +92,7 @@ type Plane struct {
 	tries   [2]*ebpf.Map // in force: IPv4, IPv6
 	meter   *ebpf.Map    // in force
 	links   map[string]*attached
+	armed   armedSet
 }
 
 // New loads the program with empty lists and attaches it nowhere. It returns an
@@ -186,7 +187,7 @@ func (p *Plane) Leave() error {
 
 func (p *Plane) free() error {
 	errs := []error{p.objs.Close()}
-	for _, m := range []*ebpf.Map{p.tries[0], p.tries[1], p.meter} {
+	for _, m := range []*ebpf.Map{p.tries[0], p.tries[1], p.meter, p.armed.table} {
 		if m != nil {
 			errs = append(errs, m.Close())
 		}
