@@ -264,12 +264,12 @@ static __always_inline bool wants_drop(const struct pkt *pkt, const struct signa
  * replaces the function by a program of its own (BPF_PROG_TYPE_EXT); until it has, and
  * when it has died, nothing matches. The barrier keeps clang from knowing the answer.
  */
-#define FILTER(n)                                      \
-	__noinline int filter##n(struct xdp_md *ctx)   \
-	{                                              \
-		int match = 0;                         \
-		asm volatile("" : "+r"(match), "+r"(ctx)); \
-		return match;                          \
+#define FILTER(n)                                                                                  \
+	__noinline int filter##n(struct xdp_md *ctx)                                               \
+	{                                                                                          \
+		int match = 0;                                                                     \
+		asm volatile("" : "+r"(match), "+r"(ctx));                                         \
+		return match;                                                                      \
 	}
 
 FILTER(0)

@@ -5,6 +5,7 @@ package dataplane_test
 import (
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/sentinel-x/sentinel-x/internal/dataplane"
 	"github.com/sentinel-x/sentinel-x/internal/dataplane/packettest"
+	"github.com/sentinel-x/sentinel-x/internal/signature"
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
@@ -71,6 +73,10 @@ type pair struct {
 	observe  bool
 	bypass   bool
 	at       time.Duration
+	armed    []signature.Armed
+	rules    packettest.Signatures
+	nextID   uint64
+	views    []signature.Packet                // packets to draw rules for
 	applied  [traffic.NumLists][]traffic.Entry // as the program has them
 	changes  int
 	// counted is what the oracle expects the counters to have moved by.
@@ -78,11 +84,26 @@ type pair struct {
 }
 
 func newPair(t testing.TB, tunnels packettest.Tunnels) *pair {
+	views := ruleViews(t, tunnels)
 	return &pair{
+		views:   views,
 		program: newTester(t, dataplane.Options{Tunnels: tunnelBits(tunnels)}),
 		decoder: packettest.NewDecoder(tunnels),
 		tunnels: tunnels, at: epoch,
 	}
+}
+
+// ruleViews returns what signatures see of good packets and of frames of captures.
+func ruleViews(t testing.TB, tunnels packettest.Tunnels) (views []signature.Packet) {
+	t.Helper()
+	frames, _ := fuzzSeeds(t)
+	d := packettest.NewDecoder(tunnels)
+	for _, frame := range frames {
+		if p := d.Decode(frame); p.IP {
+			views = append(views, p.Rules)
+		}
+	}
+	return views
 }
 
 // apply gives the program the settings the oracle has.
@@ -93,6 +114,11 @@ func (p *pair) apply() error {
 		}
 	}
 	p.lists.Now = clock(p.at)
+	p.rules.Now = p.at
+	p.rules.Set(p.armed)
+	if err := p.program.SetSignatures(p.armed); err != nil {
+		return err
+	}
 	if err := p.program.SetPolicies(p.policies); err != nil {
 		return err
 	}
@@ -129,6 +155,9 @@ func (p *pair) expect(frame []byte) (packettest.Packet, traffic.Reason, traffic.
 	}
 	packet := p.decoder.Decode(frame)
 	reason, outcome := packettest.Verdict(packet, p.lists, p.policies)
+	if outcome == traffic.Passed {
+		reason, outcome = p.rules.Judge(packet, len(frame), p.observe, reason)
+	}
 	if p.observe && outcome == traffic.Dropped {
 		outcome = traffic.WouldDrop
 	}
@@ -222,6 +251,18 @@ func (p *pair) checkCounters(before traffic.Counters) error {
 	if got := after.Seen.Sub(before.Seen); got != sum {
 		return fmt.Errorf("counter seen moved by %+v, want %+v", got, sum)
 	}
+	return p.checkSignatures()
+}
+
+// checkSignatures compares what the rules have done.
+func (p *pair) checkSignatures() error {
+	got, err := p.program.SignatureStats()
+	if err != nil {
+		return err
+	}
+	if want := p.rules.Stats(); !maps.Equal(got, want) {
+		return fmt.Errorf("signatures have counted %+v, want %+v", got, want)
+	}
 	return nil
 }
 
@@ -238,7 +279,44 @@ func (p *pair) randomise(r *rand.Rand, addresses []netip.Addr) {
 		Malformed: policy(), FirstFragments: policy(), LaterFragments: policy(), TinyFragments: policy(),
 		ExtensionHeaders: policy(), VLANDepth: policy(), TunnelDepth: policy(),
 	}
+	p.randomiseRules(r)
 	p.counted = [traffic.NumReasons][traffic.NumOutcomes]traffic.Count{}
+}
+
+// randomiseRules draws the rules that stay armed, change, go and come.
+func (p *pair) randomiseRules(r *rand.Rand) {
+	var next []signature.Armed
+	if r.IntN(4) > 0 {
+		offsets := make([]uint16, signature.MaxOffsets)
+		for i := range offsets {
+			offsets[i] = uint16(r.IntN(1 + r.IntN(48)))
+		}
+		for _, a := range p.armed {
+			if r.IntN(4) == 0 {
+				next = append(next, p.randomRule(r, a.ID, offsets))
+			}
+		}
+		for n := r.IntN(r.IntN(signature.Slots-len(next)) + 1); n > 0; n-- {
+			p.nextID++
+			next = append(next, p.randomRule(r, p.nextID, offsets))
+		}
+	}
+	p.armed = next
+}
+
+func (p *pair) randomRule(r *rand.Rand, id uint64, offsets []uint16) signature.Armed {
+	a := signature.Armed{ID: id, Ceiling: 1, Action: signature.Action(r.IntN(3))}
+	a.Rule = packettest.RandomRule(r, p.views[r.IntN(len(p.views))], offsets)
+	if a.Action == signature.Limit {
+		a.Rate = 1 << r.IntN(14) // a whole number of ns·16 each
+	}
+	switch r.IntN(8) {
+	case 0:
+		a.Expires = clock(p.at - time.Duration(r.IntN(2)))
+	case 1:
+		a.Expires = clock(p.at + 1)
+	}
+	return a
 }
 
 func randomList(r *rand.Rand, addresses []netip.Addr, block bool) []traffic.Entry {

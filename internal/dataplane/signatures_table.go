@@ -24,11 +24,6 @@ var wideFields = map[signature.Field]bpfWideField{
 	signature.Window:     bpfWideFieldWIDE_WINDOW,
 }
 
-var fieldNames = map[signature.Field]string{
-	signature.SourcePort: "source port", signature.DestPort: "destination port",
-	signature.Length: "length", signature.Window: "window",
-}
-
 type placedRules = [signature.Slots]*signature.Armed // by slot; nil: free
 
 // compileSignatures builds what the packet path looks up. A set of rules has the bits of their slots.
@@ -132,7 +127,7 @@ func fillField(t *bpfSignatures, placed *placedRules, f signature.Field) error {
 		if !ok {
 			class = len(classes)
 			if class == len(t.Fields[f]) {
-				return fmt.Errorf("the signatures tell more than %d groups of values of the field %s apart; fewer or simpler ranges fit", class, fieldNames[f])
+				return fmt.Errorf("the signatures tell more than %d groups of values of %v apart: fewer or simpler ranges fit", class, f)
 			}
 			classes[set], t.Fields[f][class] = class, set
 		}

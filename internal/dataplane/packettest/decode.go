@@ -9,6 +9,7 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 
+	"github.com/sentinel-x/sentinel-x/internal/signature"
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
@@ -77,11 +78,13 @@ func (d *Decoder) Decode(frame []byte) Packet {
 	p.IP = true
 	n := d.network(&p, kind, body, false)
 	if !n.readable {
+		p.finishRules()
 		return p
 	}
 	d.transport(&p, n)
 	d.discovery(&p, n)
 	d.enter(&p, n)
+	p.finishRules()
 	return p
 }
 
@@ -142,6 +145,7 @@ func (d *Decoder) ipv4(p *Packet, data []byte, continued bool) upper {
 	p.Protocol = data[9]
 	p.TTL = data[8]
 	p.Fragment = NoFragment
+	p.beginRules(4)
 
 	header := int(data[0]&15) * 4
 	total := int(binary.BigEndian.Uint16(data[2:]))
@@ -169,6 +173,8 @@ func (d *Decoder) ipv4(p *Packet, data []byte, continued bool) upper {
 	p.Source, p.Destination = addr(ip.SrcIP), addr(ip.DstIP)
 	p.Protocol, p.TTL = uint8(ip.Protocol), ip.TTL
 	p.Fragment = fragmentOf(ip.FragOffset, ip.Flags&layers.IPv4MoreFragments != 0)
+	p.Rules.Values[signature.Length] = int32(total)
+	p.Rules.Values[signature.DF] = bit(ip.Flags&layers.IPv4DontFragment != 0)
 	noteAddresses(p)
 	if int(ip.FragOffset)*8+total-header > maxDatagram {
 		p.note(traffic.ReasonMalformed)
@@ -233,6 +239,7 @@ func (d *Decoder) ipv6(p *Packet, data []byte, continued bool) upper {
 	p.Source, p.Destination = addr(ip.SrcIP), addr(ip.DstIP)
 	p.Protocol, p.TTL = uint8(ip.NextHeader), ip.HopLimit
 	p.Fragment = NoFragment
+	p.beginRules(6)
 	if ip.Version != 6 {
 		p.note(traffic.ReasonMalformed)
 		return upper{}
@@ -242,6 +249,7 @@ func (d *Decoder) ipv6(p *Packet, data []byte, continued bool) upper {
 	if length == 0 && ip.NextHeader == layers.IPProtocolIPv6HopByHop {
 		length = len(body)
 	}
+	p.Rules.Values[signature.Length] = int32(40 + length)
 	if len(body) < length && !continued {
 		p.note(traffic.ReasonTruncated)
 	}
@@ -333,6 +341,7 @@ func (d *Decoder) transport(p *Packet, n upper) {
 		p.note(misfit)
 		return
 	}
+	d.transportRules(p, n.body)
 	switch p.Protocol {
 	case protocolTCP:
 		// gopacket fills in the header before it objects to offset or options.

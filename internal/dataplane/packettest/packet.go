@@ -12,6 +12,7 @@ package packettest
 import (
 	"net/netip"
 
+	"github.com/sentinel-x/sentinel-x/internal/signature"
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
@@ -49,6 +50,8 @@ type Packet struct {
 	TTL         uint8
 	Fragment    Fragment
 	VLANs       uint8 // tags of the outer frame, at most 2
+	// Rules is what signatures look at; of a frame with IP only.
+	Rules signature.Packet
 }
 
 // Class returns the class of limits that counts the packet beside ClassAll,
