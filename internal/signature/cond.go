@@ -230,13 +230,22 @@ func (s *solver) solve(n *node, negated bool) (cond, *fault) {
 		return c, nil
 	}
 	c, fits := left.or(right)
-	if !fits && left.target != right.target {
-		return c, &fault{at: n.at, fields: true, problem: "a rule has one target", hint: "write a rule for each target, or a prefix that covers them"}
-	}
 	if !fits {
-		return c, &fault{at: n.at, fields: true, problem: "the two sides differ in more than one field", hint: "a rule holds alternatives of one field; write a rule for each side"}
+		wrong = alternatives(n.at, left, right)
 	}
-	return c, nil
+	return c, wrong
+}
+
+// alternatives says why two conjunctions are not one rule.
+func alternatives(at int, left, right cond) *fault {
+	wrong := &fault{at: at, fields: true, problem: "the two sides differ in more than one field", hint: "a rule holds alternatives of one field; write a rule for each side"}
+	switch {
+	case !slices.Equal(left.payload, right.payload):
+		wrong.problem, wrong.hint = "payload has no alternatives in a rule", "write a rule for each side"
+	case left.target != right.target:
+		wrong.problem, wrong.hint = "a rule has one target", "write a rule for each target, or a prefix that covers them"
+	}
+	return wrong
 }
 
 func (s *solver) empty(at int, problem string) {

@@ -73,7 +73,7 @@ func (w Word) at(i int) (mask, value byte) {
 
 // full is the mask that looks at every bit of the word.
 func (w Word) full() uint64 {
-	return ^uint64(0) >> (64 - 8*int(w.Size))
+	return ^uint64(0) >> (64 - 8*min(int(w.Size), 8))
 }
 
 // Bounded tells whether the rule has a target, and not one that is every address.

@@ -218,7 +218,7 @@ func (p *parser) named(at int, word string) (*node, *fault) {
 			return p.protocol(at, word)
 		}
 	}
-	if word == "" {
+	if word == "" || word == "and" || word == "or" {
 		return nil, p.unexpected("a condition")
 	}
 	return nil, &fault{at: at, problem: "unknown word `" + word + "`", hint: "docs/signatures.md has the language"}
@@ -508,7 +508,7 @@ func (p *parser) ports(at int, before, direction, kind string) (*node, *fault) {
 		case direction == "and":
 			return both(at, source, dest), nil
 		}
-		hint := fmt.Sprintf("write src %[1]s %[2]s or dst %[1]s %[2]s as two rules, or the one you mean", kind, text)
+		hint := fmt.Sprintf("write src %[1]s %[2]s, dst %[1]s %[2]s, or a rule for each", kind, text)
 		return unfitNode(at, "`"+kind+"` alone looks at two fields", hint), nil
 	}
 	return p.values(at, read)
@@ -516,6 +516,11 @@ func (p *parser) ports(at int, before, direction, kind string) (*node, *fault) {
 
 func (p *parser) hosts(at int, direction, kind string) (*node, *fault) {
 	read := func(at int, text string) (*node, *fault) {
+		if kind == "net" && p.takeWord("mask") {
+			p.skip()
+			p.pos += len(p.peekValue())
+			return unfitNode(at, "a net is written with its length", "write dst net "+text+"/24, say"), nil
+		}
 		prefix, wrong := target(at, text, kind)
 		switch {
 		case wrong != nil:
