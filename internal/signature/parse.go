@@ -156,9 +156,6 @@ func (p *parser) groupOfNumbers() bool {
 func (p *parser) primitive() (*node, *fault) {
 	at, word := p.pos, p.peekWord()
 	p.last = nil
-	if word == "" && p.peek() == '\\' {
-		return nil, p.unexpected("a condition")
-	}
 	if address := p.peekAddress(); address != "" && looksLikeAddress(address) {
 		p.pos += len(address)
 		return unfitNode(at, "an address alone is source or destination", "write dst host "+address), nil
@@ -193,14 +190,14 @@ func (p *parser) named(at int, word string) (*node, *fault) {
 		return p.lengthBound(at, word)
 	case "proto":
 		p.take(word)
-		return p.protocols(at, Protocol, everything())
+		return p.protocols(Protocol)
 	case "inner":
 		p.take(word)
 		p.note(word)
 		if !p.takeWord("proto") {
 			return nil, p.unexpected("proto")
 		}
-		return p.protocols(at, Inner, everything())
+		return p.protocols(Inner)
 	case "frag":
 		p.take(word)
 		return p.fragment(at)
@@ -238,7 +235,7 @@ func (p *parser) family(at int, word string) (*node, *fault) {
 	switch next := p.peekWord(); next {
 	case "proto":
 		p.take(next)
-		right, wrong := p.protocols(inner, Protocol, everything())
+		right, wrong := p.protocols(Protocol)
 		if wrong == nil {
 			p.qualifyLast(own)
 		}
@@ -282,54 +279,46 @@ func (p *parser) protocol(at int, word string) (*node, *fault) {
 }
 
 // protocols reads the protocols behind `proto` and `inner proto`.
-func (p *parser) protocols(at int, field Field, within cond) (*node, *fault) {
+func (p *parser) protocols(field Field) (*node, *fault) {
 	read := func(at int, value string) (*node, *fault) {
 		lo, hi, wrong := p.bounds(at, strings.TrimPrefix(value, `\`), protocolNames, field)
 		if wrong != nil {
 			return nil, wrong
 		}
-		return leafNode(at, within.and(fieldCond(field, NewSet(Range{lo, hi})))), nil
+		return leafNode(at, fieldCond(field, NewSet(Range{lo, hi}))), nil
 	}
-	return p.values(at, read)
+	return p.values(read)
 }
 
 // values reads one value, or several in parentheses, and lets bare ones follow.
-func (p *parser) values(at int, read func(at int, value string) (*node, *fault)) (*node, *fault) {
-	p.skip()
-	if p.takeSign("(") {
+func (p *parser) values(read func(at int, value string) (*node, *fault)) (*node, *fault) {
+	if !p.takeSign("(") {
+		first, wrong := p.oneValue(read)
 		p.last = read
-		inner, wrong := p.operandOf("a value")
-		for wrong == nil && !p.takeSign(")") {
-			orAt := p.here()
-			if !p.takeWord("or") && !p.takeSign("||") {
-				return nil, p.unexpected("or, or )")
-			}
-			var right *node
-			if right, wrong = p.operandOf("a value"); wrong == nil {
-				inner = &node{at: orAt, op: opOr, left: inner, right: right}
-			}
-		}
-		p.last = nil
-		return inner, wrong
+		return first, wrong
 	}
-	first, wrong := p.valueBy(read)
-	p.last = read
-	return first, wrong
+	p.last = nil
+	left, wrong := p.oneValue(read)
+	for wrong == nil && !p.takeSign(")") {
+		at := p.here()
+		if !p.takeWord("or") && !p.takeSign("||") {
+			return nil, p.unexpected("or, or )")
+		}
+		var right *node
+		if right, wrong = p.oneValue(read); wrong == nil {
+			left = &node{at: at, op: opOr, left: left, right: right}
+		}
+	}
+	return left, wrong
 }
 
-func (p *parser) operandOf(what string) (*node, *fault) {
-	p.skip()
-	at, value := p.pos, p.peekValue()
+func (p *parser) oneValue(read func(at int, value string) (*node, *fault)) (*node, *fault) {
+	at, value := p.here(), p.peekValue()
 	if value == "" {
-		return nil, p.unexpected(what)
+		return nil, p.unexpected("a value")
 	}
 	p.pos += len(value)
-	return p.last(at, value)
-}
-
-func (p *parser) valueBy(read func(at int, value string) (*node, *fault)) (*node, *fault) {
-	p.last = read
-	return p.operandOf("a value")
+	return read(at, value)
 }
 
 // bounds reads a value, or two with a dash between, of the field.
@@ -419,7 +408,7 @@ func (p *parser) scalar(word string, field Field) (*node, *fault) {
 		}
 		return p.lengths(at, text)
 	}
-	return p.values(at, read)
+	return p.values(read)
 }
 
 // lengths reads a length of the frame, or two with a dash between.
@@ -511,7 +500,7 @@ func (p *parser) ports(at int, before, direction, kind string) (*node, *fault) {
 		hint := fmt.Sprintf("write src %[1]s %[2]s, dst %[1]s %[2]s, or a rule for each", kind, text)
 		return unfitNode(at, "`"+kind+"` alone looks at two fields", hint), nil
 	}
-	return p.values(at, read)
+	return p.values(read)
 }
 
 func (p *parser) hosts(at int, direction, kind string) (*node, *fault) {
@@ -534,7 +523,7 @@ func (p *parser) hosts(at int, direction, kind string) (*node, *fault) {
 		c.target = prefix
 		return leafNode(at, c), nil
 	}
-	return p.values(at, read)
+	return p.values(read)
 }
 
 // target reads an address, or for `net` a prefix, which may leave out bytes: 192.0.2 is 192.0.2.0/24.
