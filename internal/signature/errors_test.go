@@ -129,8 +129,7 @@ func TestNotFieldsErrors(t *testing.T) {
 		{"sctp[0:2] = 5", "column 1: bytes of `sctp` are no field of a rule"},
 	} {
 		_, err := Parse(c.text)
-		var unfit *NotFieldsError
-		if !errors.As(err, &unfit) {
+		if _, ok := errors.AsType[*NotFieldsError](err); !ok {
 			t.Errorf("Parse(%q): %v, want a NotFieldsError", c.text, err)
 		} else if err.Error() != c.want {
 			t.Errorf("Parse(%q)\n got %v\nwant %v", c.text, err, c.want)

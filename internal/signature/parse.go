@@ -5,11 +5,12 @@ package signature
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// Bounds of what Parse reads, so that no text costs more than some milliseconds.
+// Bounds of what Parse reads, so that no text takes more than about a second.
 const (
 	maxText        = 64 << 10 // bytes
 	maxDepth       = 64       // of parentheses, and of not
@@ -209,11 +210,9 @@ func (p *parser) named(at int, word string) (*node, *fault) {
 		p.take(word)
 		return p.family(at, word)
 	}
-	for _, known := range protocolWords {
-		if word == known {
-			p.take(word)
-			return p.protocol(at, word)
-		}
+	if slices.Contains(protocolWords, word) {
+		p.take(word)
+		return p.protocol(at, word)
 	}
 	if word == "" || word == "and" || word == "or" {
 		return nil, p.unexpected("a condition")
