@@ -90,6 +90,7 @@ func TestParse(t *testing.T) {
 		{"tcp[12] & 0xf0 = 0x50", fields(Protocol, tcp, DataOffset, Values(5))},
 		{"tcp[12] >> 4 > 5", fields(Protocol, tcp, DataOffset, between(6, 15))},
 		{"tcp[14:2] = 512", fields(Protocol, tcp, Window, Values(512))},
+		{"tcp[14] = 2", fields(Protocol, tcp, Window, between(0x200, 0x2ff))},
 		{"tcp[0:2] = 80", fields(Protocol, tcp, SourcePort, Values(80))},
 		{"udp[2:2] & 0xff00 = 0x1200", fields(Protocol, udp, DestPort, between(0x1200, 0x12ff))},
 		{"icmp[icmptype] = icmp-echo", fields(Protocol, Values(1), ICMPType, Values(8))},
