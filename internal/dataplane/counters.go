@@ -106,17 +106,3 @@ func (p *Plane) Memory() ([]MapMemory, error) {
 	}
 	return all, nil
 }
-
-// VerifierCost returns how many instructions the verifier processed when it last
-// accepted the program (kernel 5.16).
-func (p *Plane) VerifierCost() (uint32, error) {
-	info, err := p.objs.Sentinel.Info()
-	if err != nil {
-		return 0, fmt.Errorf("read program info: %w", err)
-	}
-	n, ok := info.VerifiedInstructions()
-	if !ok {
-		return 0, fmt.Errorf("verified instructions: %w", ebpf.ErrNotSupported)
-	}
-	return n, nil
-}

@@ -46,10 +46,11 @@ type Options struct {
 	Policies        traffic.Policies
 	Observe         bool
 
-	PinPath     string // directory on a bpffs; "": nothing is pinned, the program dies with the process
-	AdoptFrom   string // interface whose pinned counters are gone on with
-	VerifierLog bool   // on a refused load, the error carries the verifier's whole log
-	Log         *slog.Logger
+	PinPath       string // directory on a bpffs; "": nothing is pinned, the program dies with the process
+	AdoptFrom     string // interface whose pinned counters are gone on with
+	VerifierLog   bool   // on a refused load, the error carries the verifier's whole log
+	VerifierStats bool   // ask the verifier for its statistics, see Verify
+	Log           *slog.Logger
 }
 
 const (
@@ -150,6 +151,9 @@ func (p *Plane) configure() error {
 func (p *Plane) create() error {
 	opts := &ebpf.CollectionOptions{MapReplacements: p.adoptMaps()}
 	defer closeAll(opts.MapReplacements)
+	if p.o.VerifierStats {
+		opts.Programs.LogLevel = ebpf.LogLevelStats
+	}
 	if p.o.VerifierLog {
 		opts.Programs.LogLevel = ebpf.LogLevelInstruction | ebpf.LogLevelStats
 		opts.Programs.LogSizeStart = 64 << 20
