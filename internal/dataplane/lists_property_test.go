@@ -67,10 +67,10 @@ type terrain struct {
 
 // Few entries: the folded table. Clusters with short prefixes: leaves, full lines, expansion. Many: growth.
 var terrains = []terrain{
-	{name: "few", share: 45, size: 400, shortest: 19, wide: 10},
-	{name: "clusters", share: 15, size: 2000, shortest: 1, wide: 40},
-	{name: "many", share: 5, size: 60_000, prefill: 50_000, shortest: 8, wide: 4000},
-	{name: "hosts", share: 35, size: 6000, shortest: 20, wide: 40},
+	{name: "few", share: 55, size: 400, shortest: 19, wide: 10},
+	{name: "clusters", share: 10, size: 2000, shortest: 1, wide: 40},
+	{name: "many", share: 2, size: 60_000, prefill: 50_000, shortest: 8, wide: 4000},
+	{name: "hosts", share: 33, size: 6000, shortest: 20, wide: 40},
 }
 
 // prefix draws from a few dense places, so that prefixes nest and meet, in both families.
@@ -131,6 +131,7 @@ func TestAMillionOperations(t *testing.T) {
 	}
 	for i, g := range terrains {
 		t.Run(g.name, func(t *testing.T) {
+			t.Parallel()
 			r := rand.New(rand.NewPCG(seed, uint64(i)))
 			p := newTester(t, Options{})
 			m := newModel()
