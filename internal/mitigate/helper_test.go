@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/sentinel-x/sentinel-x/internal/signature"
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
@@ -29,6 +30,8 @@ type fakeEnforcer struct {
 	mu                        sync.Mutex
 	lists                     [traffic.NumLists]map[netip.Prefix]verdict
 	calls, failFrom, failures int
+	signatures                []signature.Armed
+	refuse                    string // text of a rule that the packet path does not take
 }
 
 // verdict is what the packet path knows of an entry.
@@ -93,6 +96,21 @@ func (f *fakeEnforcer) Replace(list traffic.List, entries []traffic.Entry) error
 	for _, e := range entries {
 		f.lists[list][e.Prefix] = verdict{e.Expires, e.Forced}
 	}
+	return nil
+}
+
+func (f *fakeEnforcer) SetSignatures(armed []signature.Armed) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.call(nil); err != nil {
+		return err
+	}
+	for _, s := range armed {
+		if f.refuse != "" && s.Text == f.refuse {
+			return fmt.Errorf("%w: %s", errEnforcer, s.Text)
+		}
+	}
+	f.signatures = slices.Clone(armed)
 	return nil
 }
 
@@ -189,6 +207,7 @@ func wantEntries(t testing.TB, b *bench, list traffic.List, want ...string) {
 // journal, with what the ledger holds.
 func (b *bench) check(t testing.TB) {
 	t.Helper()
+	b.checkSignatures(t)
 	for _, list := range []traffic.List{traffic.ListBlock, traffic.ListAllow} {
 		want := map[netip.Prefix]verdict{}
 		journalled := map[netip.Prefix]wish{}
@@ -211,6 +230,18 @@ func (b *bench) check(t testing.TB) {
 		if diff := cmp.Diff(journalled, got, cmp.AllowUnexported(wish{}), prefixes); diff != "" {
 			t.Errorf("%s list: -ledger +journal:\n%s", list, diff)
 		}
+	}
+}
+
+func (b *bench) checkSignatures(t testing.TB) {
+	t.Helper()
+	if diff := cmp.Diff(b.enforced(b.signatures), b.enforcer.signatures, prefixes, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("signatures: -ledger +enforcer:\n%s", diff)
+	}
+	journalled, last, err := b.journal.readSignatures()
+	mustDo(t, err)
+	if diff := cmp.Diff(b.signatures, journalled, prefixes, cmpopts.EquateEmpty()); diff != "" || last > b.lastSignature {
+		t.Errorf("signatures: last ID %d in the journal, %d in the ledger; -ledger +journal:\n%s", last, b.lastSignature, diff)
 	}
 }
 

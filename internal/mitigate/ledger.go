@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package mitigate is the ledger of what operators and the configuration want
-// on the block and allow lists. It guards against blocking what must stay
-// reachable, ends entries when their time is up, keeps what operators want in a
-// journal on disk, and makes the packet path agree with all of it.
+// on the block and allow lists, and of the signatures that are armed. It guards
+// against blocking what must stay reachable, ends entries when their time is up,
+// keeps what operators want in a journal on disk, and makes the packet path agree
+// with all of it.
 //
-// A call that changes a list works as a whole or not at all. The packet path
+// A call that changes something works as a whole or not at all. The packet path
 // changes first, then the journal is written and synced; if that fails, the
 // packet path is put back. What a call has acknowledged survives a power cut.
 package mitigate
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -20,6 +22,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sentinel-x/sentinel-x/internal/signature"
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
@@ -30,7 +33,7 @@ const (
 	OriginSystem   = "system"   // SetProtected
 )
 
-// Enforcer is the packet path's side of the lists.
+// Enforcer is the packet path's side of the lists and signatures.
 type Enforcer interface {
 	// Put adds entries or overwrites them, all or nothing.
 	Put(list traffic.List, entries []traffic.Entry) error
@@ -38,6 +41,8 @@ type Enforcer interface {
 	Remove(list traffic.List, prefixes []netip.Prefix) error
 	// Replace exchanges a whole list in one step.
 	Replace(list traffic.List, entries []traffic.Entry) error
+	// SetSignatures exchanges all rules in one step, or leaves those it has in force.
+	SetSignatures(armed []signature.Armed) error
 }
 
 // Options say what a ledger works with.
@@ -60,6 +65,11 @@ type Ledger struct {
 	guard  guard
 	behind map[traffic.List]bool // lists on which the packet path may differ: a change could not be undone
 	hits   map[traffic.List]map[netip.Prefix]hit
+
+	signatures       []signature.Armed // in the order of their IDs
+	lastSignature    uint64            // the highest ID ever given
+	unarmed          map[uint64]string // why the packet path did not take them at the start
+	signaturesBehind bool              // as behind, of the signatures
 
 	tallies map[traffic.List]*tally
 }
@@ -143,6 +153,9 @@ func Open(o Options) (*Ledger, error) {
 		l.lists[list][p] = slot{own: &w}
 		l.ends.add(ending{w.expires, list, p})
 	})
+	if err == nil {
+		l.signatures, l.lastSignature, err = j.readSignatures()
+	}
 	if err != nil {
 		return nil, closeAfter(err, j)
 	}
@@ -156,9 +169,9 @@ func (l *Ledger) Close() error {
 	return l.journal.close()
 }
 
-// Restore makes the packet path's lists, the protected one included, what the
-// ledger holds, whatever they were before. Entries that ended meanwhile are
-// dropped, also from the journal.
+// Restore makes the packet path's lists, the protected one included, and its
+// signatures what the ledger holds, whatever they were before. What ended
+// meanwhile is dropped, also from the journal.
 func (l *Ledger) Restore() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -173,7 +186,7 @@ func (l *Ledger) Restore() error {
 			return err
 		}
 	}
-	return nil
+	return l.restoreSignatures()
 }
 
 // replay replaces a list of the packet path by what the ledger holds.
@@ -261,12 +274,21 @@ func (l *Ledger) Find(addr netip.Addr) []Match {
 }
 
 // Expire ends what has had its time, in the packet path, here and in the
-// journal, and returns how many entries that were. The packet path stops
-// heeding them at the right moment by itself; this only frees their place. It
-// also repairs a list of the packet path after a change that could not be undone.
+// journal, and returns how many entries and signatures that were. The packet
+// path stops heeding them at the right moment by itself; this only frees their
+// place. It also repairs the packet path after a change that could not be undone.
 func (l *Ledger) Expire() (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	n, err := l.expireLists()
+	rules, ruleErr := 0, l.repairSignatures()
+	if ruleErr == nil {
+		rules, ruleErr = l.expireSignatures()
+	}
+	return n + rules, errors.Join(err, ruleErr)
+}
+
+func (l *Ledger) expireLists() (int, error) {
 	for _, list := range slices.Sorted(maps.Keys(l.behind)) {
 		if err := l.replay(list); err != nil {
 			return 0, err

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/sentinel-x/sentinel-x/internal/signature"
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
@@ -350,6 +351,28 @@ func TestFailures(t *testing.T) {
 		b.enforcer.calls = 0
 		return b
 	}
+	testFailures(t, prepare, operations)
+}
+
+// TestSignatureFailures is the same for signatures.
+func TestSignatureFailures(t *testing.T) {
+	testFailures(t, func(t *testing.T) *bench {
+		b := newBench(t, 100)
+		mustArm(t, b, rule(t, "udp and src port 53"), rule(t, "udp and src port 123", time.Minute))
+		b.enforcer.calls = 0
+		return b
+	}, map[string]func(b *bench) error{
+		"add": func(b *bench) error {
+			_, err := b.AddSignatures([]signature.Armed{rule(t, "icmp", time.Hour), rule(t, "udp and src port 53", time.Hour)}, AddOptions{})
+			return err
+		},
+		"delete": func(b *bench) error { _, _, err := b.DeleteSignatures([]uint64{1, 99}); return err },
+		"flush":  func(b *bench) error { _, err := b.FlushSignatures(); return err },
+		"expire": func(b *bench) error { b.now = start.Add(time.Minute); _, err := b.Expire(); return err },
+	})
+}
+
+func testFailures(t *testing.T, prepare func(t *testing.T) *bench, operations map[string]func(b *bench) error) {
 	for name, operate := range operations {
 		b := prepare(t)
 		mustDo(t, operate(b))
@@ -419,7 +442,9 @@ func expireAt(b *bench, at time.Time) error {
 }
 
 func state(b *bench) map[string][]string {
-	return map[string][]string{"block": describe(b.Entries(block)), "allow": describe(b.Entries(allow))}
+	return map[string][]string{
+		"block": describe(b.Entries(block)), "allow": describe(b.Entries(allow)), "signatures": describeRules(b.Signatures()),
+	}
 }
 
 func TestRestoreFailure(t *testing.T) {

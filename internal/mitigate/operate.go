@@ -48,9 +48,14 @@ type Refused struct {
 // RefusedError is the refusal of a call that makes no sense or must not be
 // obeyed; nothing was changed. Other errors are failures.
 type RefusedError struct {
-	Reason  string    // of the call as a whole, or
+	Reason  string    // of the call as a whole, or of Item, or
 	Refused []Refused // of these entries
+	Item    int       // which of the signatures of the call, from 1; 0: all of them
+	Err     error     // what the packet path says; nil: it was not asked
 }
+
+// Unwrap returns what the packet path says.
+func (e *RefusedError) Unwrap() error { return e.Err }
 
 // Error returns the reasons, of many entries the first five.
 func (e *RefusedError) Error() string {
@@ -152,17 +157,14 @@ func (l *Ledger) wish(list traffic.List, e traffic.Entry, force bool, now time.T
 	if err := checkPrefix(e.Prefix); err != nil {
 		return w, err.Error()
 	}
-	switch {
-	case e.Expired(now):
-		return w, fmt.Sprintf("expired TTL: it would have ended %s", e.Expires.UTC().Format(time.RFC3339))
-	case !e.Expires.IsZero() && e.Expires.Sub(now) > maxTTL:
-		return w, "lasts longer than 100 years; leave the TTL out for never"
-	case w.origin == OriginConfig, w.origin == OriginSystem:
+	if reason := lastsUntil(e.Expires, now); reason != "" {
+		return w, reason
+	}
+	if w.origin == OriginConfig || w.origin == OriginSystem {
 		return w, fmt.Sprintf("origin %q is not for entries that are added", w.origin)
-	case len(e.Comment) > maxComment:
-		return w, fmt.Sprintf("comment of %d bytes; at most %d fit", len(e.Comment), maxComment)
-	case !printable(e.Comment), !printable(w.origin):
-		return w, fmt.Sprintf("comment %q is not one line of text", e.Comment)
+	}
+	if reason := noteProblem(e.Comment, w.origin); reason != "" {
+		return w, reason
 	}
 	reason := l.objection(list, e.Prefix)
 	if reason != "" && !force {
@@ -170,6 +172,28 @@ func (l *Ledger) wish(list traffic.List, e traffic.Entry, force bool, now time.T
 	}
 	w.forced = reason != "" && list == traffic.ListBlock
 	return w, ""
+}
+
+// lastsUntil says what is wrong with an expiry.
+func lastsUntil(expires, now time.Time) string {
+	switch {
+	case ended(expires, now):
+		return fmt.Sprintf("expired TTL: it would have ended %s", expires.UTC().Format(time.RFC3339))
+	case !expires.IsZero() && expires.Sub(now) > maxTTL:
+		return "lasts longer than 100 years; leave the TTL out for never"
+	}
+	return ""
+}
+
+// noteProblem says what is wrong with a comment or an origin.
+func noteProblem(comment, origin string) string {
+	switch {
+	case len(comment) > maxComment:
+		return fmt.Sprintf("comment of %d bytes; at most %d fit", len(comment), maxComment)
+	case !printable(comment), !printable(origin):
+		return fmt.Sprintf("comment %q is not one line of text", comment)
+	}
+	return ""
 }
 
 // objection says why an entry needs --force.
