@@ -33,6 +33,14 @@ func (s *site) bannedFrames(t *testing.T) *lab.Receiver {
 // flood sends banned frames until the returned function is called, which returns how many were sent.
 func (s *site) flood(t *testing.T, source netip.Addr, most time.Duration) (stop func() uint64) {
 	t.Helper()
+	return s.floodOf(t, dataplane.Flood{
+		Source: netip.PrefixFrom(source, 32), Sources: 1, Kind: dataplane.FloodUDP, DestPort: floodPort,
+		Rate: 20000, Duration: most,
+	})
+}
+
+func (s *site) floodOf(t *testing.T, f dataplane.Flood) (stop func() uint64) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	type result struct {
 		report dataplane.FloodReport
@@ -40,10 +48,7 @@ func (s *site) flood(t *testing.T, source netip.Addr, most time.Duration) (stop 
 	}
 	done := make(chan result, 1)
 	go func() {
-		r, err := s.Flood(ctx, dataplane.Flood{
-			Source: netip.PrefixFrom(source, 32), Sources: 1, Kind: dataplane.FloodUDP, DestPort: floodPort,
-			Rate: 20000, Duration: most,
-		})
+		r, err := s.Flood(ctx, f)
 		done <- result{r, err}
 	}()
 	t.Cleanup(cancel)

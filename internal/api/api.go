@@ -19,6 +19,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/sentinel-x/sentinel-x/internal/signature"
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
@@ -45,6 +46,15 @@ type Backend interface {
 	DeleteEntries(ctx context.Context, list traffic.List, prefixes []netip.Prefix) (DeleteResult, error)
 	// FlushEntries removes every entry of a list. list is never traffic.ListProtected.
 	FlushEntries(ctx context.Context, list traffic.List) (DeleteResult, error)
+	// Signatures returns the rules in the order of their IDs.
+	Signatures(ctx context.Context) ([]Signature, error)
+	// AddSignatures arms all rules, or none, and returns them as they are armed. A
+	// rule that is armed already is changed. An *Error about one of them names its Item.
+	AddSignatures(ctx context.Context, rules []NewSignature, force bool) ([]Signature, error)
+	// DeleteSignatures disarms the rules with these IDs, and returns the IDs that no rule has.
+	DeleteSignatures(ctx context.Context, ids []uint64) (missing []uint64, err error)
+	// FlushSignatures disarms every rule and says how many there were.
+	FlushSignatures(ctx context.Context) (int, error)
 	// Bypass says whether the bypass switch is on.
 	Bypass(ctx context.Context) (bool, error)
 	// SetBypass turns the bypass switch on or off.
@@ -69,6 +79,17 @@ type AddOptions struct {
 	Replace bool // the entries replace what operators put on the list before, in one step
 }
 
+// NewSignature is a rule that somebody wants armed.
+type NewSignature struct {
+	Text    string         // as it was written
+	Rule    signature.Rule // target included
+	Action  signature.Action
+	Rate    uint64        // of signature.Limit
+	Ceiling float64       // 0 < c ≤ 1
+	TTL     time.Duration // until it ends; 0: never
+	Comment string        // one line, at most MaxComment bytes
+}
+
 // MaxComment is the longest comment of an entry, in bytes.
 const MaxComment = 200
 
@@ -78,6 +99,16 @@ type Error struct {
 	Status  int       // an HTTP status from 400 to 599
 	Detail  string    // one sentence for people: what is wrong, and what to do
 	Refused []Refused // the entries it is about, if it is about entries
+	Item    int       // which of several signatures it is about, from 1; 0: the request as a whole
+	Syntax  *Syntax   // where in an expression, if it is about one
+}
+
+// Syntax is a place in an expression.
+type Syntax struct {
+	Line   int    `json:"line,omitempty"` // of an imported file
+	Text   string `json:"text"`           // the expression
+	Offset int    `json:"offset"`         // byte in it, 0 to its length
+	Hint   string `json:"hint,omitempty"` // what to write instead
 }
 
 // Error returns the sentence.

@@ -186,6 +186,37 @@ func (f EventFilter) query() url.Values {
 	return q
 }
 
+// Signatures returns the rules in the order of their IDs.
+func (c *Client) Signatures(ctx context.Context) ([]Signature, error) {
+	body, err := get[signaturesBody](ctx, c, "/v1/signatures")
+	return body.Signatures, err
+}
+
+// AddSignature arms one rule, or changes it if it is armed. A mistake in the
+// expression is an *Error with Syntax.
+func (c *Client) AddSignature(ctx context.Context, r SignatureRequest) (Signature, error) {
+	return send[Signature](ctx, c, http.MethodPost, "/v1/signatures", r)
+}
+
+// ImportSignatures arms the rules of a file as WriteSignatures writes it, all or none.
+func (c *Client) ImportSignatures(ctx context.Context, file io.Reader, force bool) ([]Signature, error) {
+	var out signaturesBody
+	err := c.do(ctx, http.MethodPost, "/v1/signatures/import?force="+strconv.FormatBool(force), "text/plain", file, &out)
+	return out.Signatures, err
+}
+
+// DeleteSignature disarms one rule; an ID that no rule has is an *Error with status 404.
+func (c *Client) DeleteSignature(ctx context.Context, id uint64) error {
+	_, err := send[SignaturesDeleted](ctx, c, http.MethodDelete, "/v1/signatures/"+strconv.FormatUint(id, 10), nil)
+	return err
+}
+
+// FlushSignatures disarms every rule and says how many there were.
+func (c *Client) FlushSignatures(ctx context.Context) (int, error) {
+	r, err := send[SignaturesDeleted](ctx, c, http.MethodDelete, "/v1/signatures", nil)
+	return r.Deleted, err
+}
+
 func listPath(list traffic.List, what string) string {
 	return "/v1/lists/" + list.String() + "/" + what
 }
@@ -272,6 +303,10 @@ func readProblem(resp *http.Response) error {
 	}
 	e := &Error{Status: resp.StatusCode, Detail: m.Detail}
 	for _, d := range m.Errors {
+		if d.Location == syntaxLocation {
+			e.Syntax = readSyntax(d.Value)
+			continue
+		}
 		line, _ := d.Value.(float64)
 		e.Refused = append(e.Refused, Refused{Line: int(line), Prefix: d.Location, Reason: d.Message})
 	}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/sentinel-x/sentinel-x/internal/signature"
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
@@ -84,6 +85,28 @@ func EntryOf(e traffic.Entry) Entry {
 		Origin: e.Origin, Comment: e.Comment, Created: timeOrNil(e.Created),
 		Hits: e.Hits, HitsSampled: e.Hits > 0, LastHit: timeOrNil(e.LastHit),
 	}
+}
+
+// SignatureOf returns the rule s with what it has done as it goes on the wire, State and a Note of it left out.
+func SignatureOf(s signature.Armed, st signature.Stats) Signature {
+	out := Signature{
+		ID: s.ID, Expression: s.Text, Action: s.Action.String(), Rate: s.Rate, Ceiling: s.Ceiling,
+		Expires: timeOrNil(s.Expires), Created: s.Created.UTC(), Origin: s.Origin, Comment: s.Comment,
+		Matched: st.Matched, Bytes: st.Bytes, Dropped: st.Dropped, WouldDrop: st.WouldDrop,
+		OverCeiling: st.OverCeiling, LastSeen: timeOrNil(st.LastSeen),
+	}
+	if s.Rule.Target.IsValid() {
+		out.Target = s.Rule.Target.String()
+	}
+	if s.Rule.Filter == "" {
+		out.Rule = s.Rule.String()
+		return out
+	}
+	out.Filter = true
+	if _, err := signature.Parse(s.Rule.Filter); err != nil {
+		out.Note = err.Error()
+	}
+	return out
 }
 
 func timeOrNil(t time.Time) *time.Time {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sentinel-x/sentinel-x/internal/signature"
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
@@ -22,6 +23,8 @@ type fakeBackend struct {
 	lists   [traffic.NumLists]map[netip.Prefix]traffic.Entry
 	added   []NewEntry // what the last AddEntries got
 	options AddOptions
+	rules   []Signature
+	wanted  []NewSignature // what the last AddSignatures got
 	bypass  bool
 	err     error // what every method returns, if set
 }
@@ -115,6 +118,54 @@ func (f *fakeBackend) FlushEntries(_ context.Context, list traffic.List) (Delete
 	r := DeleteResult{Deleted: len(f.lists[list])}
 	clear(f.lists[list])
 	return r, f.err
+}
+
+func (f *fakeBackend) Signatures(context.Context) ([]Signature, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.rules), f.err
+}
+
+func (f *fakeBackend) AddSignatures(_ context.Context, wanted []NewSignature, force bool) ([]Signature, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.wanted = wanted
+	var armed []Signature
+	for i, w := range wanted {
+		if !w.Rule.Target.IsValid() && !force {
+			return nil, &Error{Status: 409, Detail: "the rule has no target", Item: i + 1}
+		}
+		a := signature.Armed{ID: uint64(len(f.rules) + i + 1), Text: w.Text, Rule: w.Rule, Action: w.Action, Rate: w.Rate, Ceiling: w.Ceiling, Origin: "operator", Comment: w.Comment, Created: time.Unix(0, 0)}
+		if w.TTL > 0 {
+			a.Expires = a.Created.Add(w.TTL)
+		}
+		s := SignatureOf(a, signature.Stats{Matched: 9, LastSeen: time.Unix(5, 0)})
+		s.State = StateArmed
+		armed = append(armed, s)
+	}
+	f.rules = append(f.rules, armed...)
+	return armed, f.err
+}
+
+func (f *fakeBackend) DeleteSignatures(_ context.Context, ids []uint64) (missing []uint64, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, id := range ids {
+		before := len(f.rules)
+		f.rules = slices.DeleteFunc(f.rules, func(s Signature) bool { return s.ID == id })
+		if len(f.rules) == before {
+			missing = append(missing, id)
+		}
+	}
+	return missing, f.err
+}
+
+func (f *fakeBackend) FlushSignatures(context.Context) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := len(f.rules)
+	f.rules = nil
+	return n, f.err
 }
 
 func (f *fakeBackend) Bypass(context.Context) (bool, error) {

@@ -36,18 +36,23 @@ func (b entryBody) parse(now time.Time) (NewEntry, error) {
 		return NewEntry{}, err
 	}
 	e := NewEntry{Prefix: prefix, Comment: b.Comment}
-	switch {
-	case b.TTL != "" && b.Expires != nil:
-		return NewEntry{}, errors.New("both ttl and expires are given; give one")
-	case b.TTL != "":
-		e.TTL, err = ParseTTL(b.TTL)
-	case b.Expires != nil:
-		e.TTL, err = untilExpiry(*b.Expires, now)
-	}
-	if err != nil {
+	if e.TTL, err = timeLeft(b.TTL, b.Expires, now); err != nil {
 		return NewEntry{}, err
 	}
 	return e, checkComment(b.Comment)
+}
+
+// timeLeft reads how long something is to last, from one of two forms; 0: for ever.
+func timeLeft(ttl string, expires *time.Time, now time.Time) (time.Duration, error) {
+	switch {
+	case ttl != "" && expires != nil:
+		return 0, errors.New("both ttl and expires are given; give one")
+	case ttl != "":
+		return ParseTTL(ttl)
+	case expires != nil:
+		return untilExpiry(*expires, now)
+	}
+	return 0, nil
 }
 
 func untilExpiry(t, now time.Time) (time.Duration, error) {

@@ -49,6 +49,7 @@ func (s *Server) register(mux *http.ServeMux) huma.API {
 	a := humago.New(mux, config)
 	s.registerLooks(a)
 	s.registerLists(a)
+	s.registerSignatures(a)
 	s.registerActs(a)
 	return a
 }
@@ -245,6 +246,9 @@ func problem(err error) *huma.ErrorModel {
 			d.Value = r.Line
 		}
 		m.Errors = append(m.Errors, d)
+	}
+	if e.Syntax != nil {
+		m.Errors = append(m.Errors, &huma.ErrorDetail{Message: e.Detail, Location: syntaxLocation, Value: e.Syntax})
 	}
 	return m
 }

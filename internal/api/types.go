@@ -24,24 +24,25 @@ type Health struct {
 
 // Status describes the whole engine.
 type Status struct {
-	Version    string      `json:"version" doc:"Version of sentinel-x"`
-	Kernel     string      `json:"kernel" doc:"Release of the running kernel"`
-	PID        int         `json:"pid" doc:"Process id of the engine"`
-	Started    time.Time   `json:"started" doc:"When the engine started"`
-	Uptime     Duration    `json:"uptime" doc:"Time since the start"`
-	ConfigFile string      `json:"config_file" doc:"Configuration file, empty without one"`
-	Health     Health      `json:"health"`
-	Warnings   []string    `json:"warnings" nullable:"false" doc:"What the operator ought to know, one sentence each"`
-	DryRun     bool        `json:"dry_run" doc:"Observe only: what would be dropped is counted and passes"`
-	Bypass     bool        `json:"bypass" doc:"Everything passes unexamined"`
-	Pin        Pin         `json:"pin"`
-	Interfaces []Interface `json:"interfaces" nullable:"false"`
-	Lists      ListSizes   `json:"lists"`
-	Limits     Limits      `json:"limits"`
-	Counters   Counters    `json:"counters"`
-	Rates      Rates       `json:"rates"`
-	Latency    Latency     `json:"latency"`
-	Memory     Memory      `json:"memory"`
+	Version    string          `json:"version" doc:"Version of sentinel-x"`
+	Kernel     string          `json:"kernel" doc:"Release of the running kernel"`
+	PID        int             `json:"pid" doc:"Process id of the engine"`
+	Started    time.Time       `json:"started" doc:"When the engine started"`
+	Uptime     Duration        `json:"uptime" doc:"Time since the start"`
+	ConfigFile string          `json:"config_file" doc:"Configuration file, empty without one"`
+	Health     Health          `json:"health"`
+	Warnings   []string        `json:"warnings" nullable:"false" doc:"What the operator ought to know, one sentence each"`
+	DryRun     bool            `json:"dry_run" doc:"Observe only: what would be dropped is counted and passes"`
+	Bypass     bool            `json:"bypass" doc:"Everything passes unexamined"`
+	Pin        Pin             `json:"pin"`
+	Interfaces []Interface     `json:"interfaces" nullable:"false"`
+	Lists      ListSizes       `json:"lists"`
+	Signatures SignatureCounts `json:"signatures"`
+	Limits     Limits          `json:"limits"`
+	Counters   Counters        `json:"counters"`
+	Rates      Rates           `json:"rates"`
+	Latency    Latency         `json:"latency"`
+	Memory     Memory          `json:"memory"`
 }
 
 // Pin says whether the program outlives the process.
@@ -183,6 +184,46 @@ type AddResult struct {
 type DeleteResult struct {
 	Deleted int            `json:"deleted"`
 	Missing []netip.Prefix `json:"missing" nullable:"false" doc:"Prefixes that were not on the list"`
+}
+
+// States of a Signature.
+const (
+	StateArmed       = "armed"
+	StateObserving   = "observing"
+	StateOverCeiling = "over_ceiling"
+	StateRefused     = "refused"
+)
+
+// Signature is a rule on header fields with what it has done.
+type Signature struct {
+	ID          uint64     `json:"id" doc:"Stays with the rule as long as it lives, and is never given again"`
+	Expression  string     `json:"expression" doc:"The rule as it was written" example:"udp and src port 53 and len > 512"`
+	Rule        string     `json:"rule,omitempty" doc:"The same in canonical form, with the target; absent for a filter"`
+	Target      string     `json:"target,omitempty" doc:"Destination that the rule is about; absent: any" example:"192.0.2.10/32"`
+	Action      string     `json:"action" enum:"drop,limit,observe"`
+	Rate        uint64     `json:"rate,omitempty" doc:"Packets a second that limit lets pass, of all sources together"`
+	Ceiling     float64    `json:"ceiling" doc:"Share of its target's packets that it may drop in a second; above, it observes"`
+	Filter      bool       `json:"filter" doc:"The expression does not fit the fields and runs as a program of its own"`
+	Note        string     `json:"note,omitempty" doc:"Why it is a filter, or why it is not in force"`
+	State       string     `json:"state" enum:"armed,observing,over_ceiling,refused" doc:"armed: acts; observing: counts only, by its action or in dry run; over_ceiling: reached its ceiling within the last ten seconds; refused: the packet path did not take it at the start"`
+	Expires     *time.Time `json:"expires,omitempty" doc:"When it ends; absent: never"`
+	Created     time.Time  `json:"created"`
+	Origin      string     `json:"origin" doc:"Who wants it: operator …"`
+	Comment     string     `json:"comment,omitempty"`
+	Matched     uint64     `json:"matched" doc:"Packets since the engine armed it"`
+	Bytes       uint64     `json:"bytes" doc:"Of the frames that matched"`
+	Dropped     uint64     `json:"dropped"`
+	WouldDrop   uint64     `json:"would_drop" doc:"Passed because it observes, in dry run, or over the ceiling"`
+	OverCeiling uint64     `json:"over_ceiling" doc:"Passed because it had dropped its share of the second"`
+	LastSeen    *time.Time `json:"last_seen,omitempty" doc:"Last packet that matched; absent: none"`
+}
+
+// SignatureCounts sums the signatures up.
+type SignatureCounts struct {
+	Armed       int `json:"armed" doc:"Rules in force"`
+	OverCeiling int `json:"over_ceiling" doc:"Rules that reached their ceiling within the last ten seconds"`
+	Refused     int `json:"refused" doc:"Rules that the packet path did not take at the start"`
+	Capacity    int `json:"capacity" doc:"Most rules that can be armed"`
 }
 
 // ReloadResult says what a reload changed.

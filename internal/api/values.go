@@ -68,6 +68,19 @@ func ParseTTL(s string) (time.Duration, error) {
 	return d, nil
 }
 
+// ParseCeiling reads a share above zero: 90%, or 0.9; the whole is 100% or 1.
+func ParseCeiling(s string) (float64, error) {
+	number, percent := strings.CutSuffix(s, "%")
+	v, err := strconv.ParseFloat(number, 64)
+	if percent {
+		v /= 100
+	}
+	if err != nil || !(v > 0 && v <= 1) {
+		return 0, fmt.Errorf("ceiling %q is not a share above 0 and up to 100%%; write 90%% or 0.9", clip(s))
+	}
+	return v, nil
+}
+
 // ParsePrefix reads a host or a CIDR prefix. A host becomes a /32 or /128. It
 // refuses what could mean two things, and says what to write instead: host bits
 // behind the prefix, IPv4-mapped IPv6, zones.

@@ -139,7 +139,7 @@ func (a *app) commands() map[string][]*cobra.Command {
 	return map[string][]*cobra.Command{
 		"filter": {a.runCommand()},
 		"look":   {a.statusCommand(), a.eventsCommand()},
-		"act":    {a.listCommand(blockList), a.listCommand(allowList), a.listCommand(protectedList), a.bypassCommand(), a.reloadCommand()},
+		"act":    {a.listCommand(blockList), a.listCommand(allowList), a.listCommand(protectedList), a.signatureCommand(), a.bypassCommand(), a.reloadCommand()},
 		"try":    {a.demoCommand(), a.replayCommand(), a.benchCommand()},
 		"keep":   {a.configCommand(), a.doctorCommand(), a.detachCommand(), a.versionCommand(), a.manCommand()},
 	}
@@ -188,11 +188,14 @@ func (a *app) print(v any, text func(w io.Writer)) error {
 	if !a.json {
 		return a.write(text)
 	}
-	data, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
+	var data strings.Builder
+	out := json.NewEncoder(&data)
+	out.SetIndent("", "  ")
+	out.SetEscapeHTML(false) // an expression may have < and >
+	if err := out.Encode(v); err != nil {
 		return fmt.Errorf("write JSON: %w", err)
 	}
-	return a.write(func(w io.Writer) { fmt.Fprintf(w, "%s\n", data) })
+	return a.write(func(w io.Writer) { fmt.Fprint(w, data.String()) })
 }
 
 // write collects output, so that a closed pipe or a full disk is one error.

@@ -40,6 +40,9 @@ func TestOutput(t *testing.T) {
 	bad := writeFile(t, "198.51.100.99\n198.51.100.1/24\n192.0.2.0/24\n")
 	goodConfig := writeFile(t, "interfaces: [eth0]\ndetect:\n  threshold: 0.5\n")
 	badConfig := writeFile(t, "interfaces: [eth0]\nlimts:\n  sources: 5\nmode: fast\n")
+	rules := writeFile(t, "# a comment\n--target 192.0.2.10 --action drop 'udp and src port 53'\n--target 192.0.2.10 --action limit --rate 5 icmp\n")
+	badRules := writeFile(t, "--target 192.0.2.10 --action drop icmp\n--target 192.0.2.10 --action drop 'udp and src prot 53'\n")
+	wideRules := writeFile(t, "--target 192.0.2.10 --action drop icmp\n\n--action drop udp\n")
 	for name, args := range map[string][]string{
 		"status":               {"status"},
 		"status-json":          {"status", "--json"},
@@ -66,6 +69,28 @@ func TestOutput(t *testing.T) {
 		"block-import-absent":  {"block", "import", "/nonexistent/file"},
 		"block-export":         {"block", "export"},
 		"block-flush":          {"block", "flush"},
+		"sig-list":             {"signature", "list"},
+		"sig-list-json":        {"signature", "list", "--json"},
+		"sig-add":              {"signature", "add", "udp and src port 53 and len > 512", "--target", "192.0.2.10", "--action", "drop", "--ttl", "10m"},
+		"sig-add-words":        {"signature", "add", "udp", "and", "src", "port", "53", "--target", "192.0.2.10", "--action", "limit", "--rate", "500", "--comment", "why"},
+		"sig-add-json":         {"signature", "add", "icmp", "--target", "192.0.2.10", "--action", "drop", "--ceiling", "50%", "--json"},
+		"sig-add-filter":       {"signature", "add", "udp port 53", "--target", "192.0.2.10", "--action", "drop"},
+		"sig-add-no-target":    {"signature", "add", "icmp", "--action", "drop"},
+		"sig-add-syntax":       {"signature", "add", "udp adn src port 53", "--target", "192.0.2.10", "--action", "drop"},
+		"sig-add-no-action":    {"signature", "add", "icmp", "--target", "192.0.2.10"},
+		"sig-add-bad-action":   {"signature", "add", "icmp", "--target", "192.0.2.10", "--action", "block"},
+		"sig-add-bad-target":   {"signature", "add", "icmp", "--target", "192.0.2.10/24", "--action", "drop"},
+		"sig-add-bad-ceiling":  {"signature", "add", "icmp", "--target", "192.0.2.10", "--action", "drop", "--ceiling", "120%"},
+		"sig-add-bad-ttl":      {"signature", "add", "icmp", "--target", "192.0.2.10", "--action", "drop", "--ttl", "0s"},
+		"sig-del":              {"signature", "del", "1", "12"},
+		"sig-del-missing":      {"signature", "del", "1", "4", "x5"},
+		"sig-del-absent":       {"signature", "del", "1", "4"},
+		"sig-flush":            {"signature", "flush"},
+		"sig-export":           {"signature", "export"},
+		"sig-import":           {"signature", "import", rules},
+		"sig-import-bad":       {"signature", "import", badRules},
+		"sig-import-refused":   {"signature", "import", wideRules},
+		"sig-import-forced":    {"signature", "import", "--force", wideRules},
 		"bypass-on":            {"bypass", "on"},
 		"bypass-status-json":   {"bypass", "status", "--json"},
 		"reload":               {"reload"},
@@ -87,12 +112,15 @@ func TestOutput(t *testing.T) {
 		"usage-run-pin":        {"run", "-i", "eth0", "--pin", "--no-pin"},
 		"usage-detach":         {"detach"},
 		"usage-events-reason":  {"events", "--reason", "because"},
+		"usage-replay-rule":    {"replay", "x.pcap", "--signature", "udp adn icmp"},
+		"usage-replay-action":  {"replay", "x.pcap", "--signature", "udp", "--action", "limit"},
 		"usage-replay-block":   {"replay", "x.pcap", "--block", "198.51.100.1/24"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, socket := serve(t, newFakeEngine())
 			got := runCLI(t, "", append([]string{"--socket", socket}, args...)...).String()
-			for path, word := range map[string]string{socket: "SOCKET", list: "list.txt", bad: "bad.txt", goodConfig: "good.yaml", badConfig: "bad.yaml"} {
+			for path, word := range map[string]string{socket: "SOCKET", list: "list.txt", bad: "bad.txt", goodConfig: "good.yaml", badConfig: "bad.yaml",
+				rules: "rules.txt", badRules: "bad-rules.txt", wideRules: "wide-rules.txt"} {
 				got = strings.ReplaceAll(got, path, word)
 			}
 			golden(t, filepath.Join("testdata", name+".txt"), got)
@@ -143,11 +171,39 @@ func TestImportReadsStandardInputAndWhatExportWrote(t *testing.T) {
 	}
 }
 
+func TestSignatureImportReadsWhatExportWrote(t *testing.T) {
+	f := newFakeEngine()
+	_, socket := serve(t, f)
+	file := filepath.Join(t.TempDir(), "rules.txt")
+	if o := runCLI(t, "", "--socket", socket, "signature", "export", file); o.exit != ExitOK || o.stdout != "" {
+		t.Fatalf("export: %v", o)
+	}
+	before := f.rules
+	f.rules = nil
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The server lives in the present, where the noon of the tests may be long past.
+	again := strings.ReplaceAll(string(text), "--expires 2030-01-31T12:09:58Z", "--ttl 598s")
+	if o := runCLI(t, again, "--socket", socket, "signature", "import", "-"); o.exit != ExitOK || o.stdout != "armed 3 signatures\n" {
+		t.Errorf("import: %v", o)
+	}
+	for i, s := range f.rules {
+		b := before[i]
+		if s.Expression != b.Expression || s.Target != b.Target || s.Action != b.Action || s.Rate != b.Rate || s.Ceiling != b.Ceiling ||
+			s.Comment != b.Comment || s.Filter != b.Filter || (s.Expires == nil) != (b.Expires == nil) {
+			t.Errorf("%+v\nbecame %+v", b, s)
+		}
+	}
+}
+
 func TestNoEngine(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "none.sock")
 	want := outcome{stderr: "sentinel-x: no sentinel-x answers on " + socket +
 		": is `sentinel-x run` running (and do you have the right to open it)?\n", exit: ExitFailed}
-	for _, args := range [][]string{{"status"}, {"events"}, {"reload"}, {"bypass", "on"}, {"block", "add", "198.51.100.1"}, {"config", "show"}} {
+	for _, args := range [][]string{{"status"}, {"events"}, {"reload"}, {"bypass", "on"}, {"block", "add", "198.51.100.1"}, {"config", "show"},
+		{"signature", "list"}, {"signature", "add", "udp", "--action", "drop"}, {"signature", "del", "1"}} {
 		if diff := cmp.Diff(want, runCLI(t, "", append(args, "--socket", socket)...), cmp.AllowUnexported(outcome{})); diff != "" {
 			t.Errorf("%v: %s", args, diff)
 		}
@@ -187,6 +243,9 @@ func TestCompletion(t *testing.T) {
 		{"st", "status"},
 		{"block ", "import"},
 		{"bypass o", "off"},
+		{"signature ", "flush"},
+		{"signature add udp --action l", "limit"},
+		{"--socket " + socket + " signature del ", "12\tudp port 53"},
 		{"run --mode g", "generic"},
 		{"events --reason block", "blocklist"},
 		{"events --outcome w", "would_drop"},

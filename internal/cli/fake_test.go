@@ -25,12 +25,13 @@ var noon = time.Date(2030, 1, 31, 12, 0, 0, 0, time.UTC)
 type fakeEngine struct {
 	status api.Status
 	lists  [traffic.NumLists][]traffic.Entry
+	rules  []api.Signature
 	bypass bool
 	reload error
 }
 
 func newFakeEngine() *fakeEngine {
-	f := &fakeEngine{status: someStatus()}
+	f := &fakeEngine{status: someStatus(), rules: someSignatures()}
 	f.lists[traffic.ListBlock] = []traffic.Entry{
 		{Prefix: netip.MustParsePrefix("198.51.100.7/32"), Origin: "operator", Comment: "scanner", Expires: noon.Add(90 * time.Second), Hits: 1234567, LastHit: noon.Add(-3 * time.Second)},
 		{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Origin: "config"},
@@ -63,7 +64,8 @@ func someStatus() api.Status {
 			{Name: "eth0", Index: 2, Driver: "ice", Mode: "native", RequestedMode: "auto", LinkID: 12, ProgramID: 345, MTU: 1500, Frags: true, Up: true},
 			{Name: "eth1", Index: 3, Driver: "r8169", Mode: "generic", RequestedMode: "auto", FallbackReason: "the driver has no native XDP", LinkID: 13, ProgramID: 345, MTU: 9000},
 		},
-		Lists: api.ListSizes{Block: 3, Protected: 1, Capacity: 200_000},
+		Lists:      api.ListSizes{Block: 3, Protected: 1, Capacity: 200_000},
+		Signatures: api.SignatureCounts{Armed: 3, OverCeiling: 1, Capacity: 64},
 		Limits: api.Limits{
 			All: api.Limit{Packets: 10_000, Bytes: 12_500_000, Burst: api.Duration{Duration: time.Second}},
 			SYN: api.Limit{Packets: 500, Burst: api.Duration{Duration: time.Second}}, AllowedFactor: 10,

@@ -11,13 +11,17 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sentinel-x/sentinel-x/internal/api"
 	"github.com/sentinel-x/sentinel-x/internal/config"
 	"github.com/sentinel-x/sentinel-x/internal/engine"
+	"github.com/sentinel-x/sentinel-x/internal/signature"
 )
 
 type replayFlags struct {
 	config, verdicts string
 	block, allow     []string
+	signatures       []string
+	target, action   string
 	verifierLog      bool
 }
 
@@ -28,13 +32,15 @@ func (a *app) replayCommand() *cobra.Command {
 		Short: "Judge every packet of a capture",
 		Long: `Run every packet of a capture (pcap or pcapng) through the real XDP program, in the
 capture's own time, and say what would have become of it. Nothing is attached to an
-interface. The lists, limits and policies are those of --config, --block and --allow.
+interface. The lists, limits and policies are those of --config, --block and --allow,
+the signatures those of --signature.
 Packets that the capture holds only the beginning of (snap length) are judged as they
 are there, so most count as truncated; the bytes reported are those on the wire.
 
 It takes root, or the capabilities BPF, NET_ADMIN and PERFMON.`,
 		Example: `  sentinel-x replay attack.pcap --block 198.51.100.0/24,2001:db8:bad::/48
   sentinel-x replay attack.pcapng --config sentinel-x.yaml --json
+  sentinel-x replay attack.pcap --signature 'udp and src port 53' --signature 'frag later' --action observe
   sentinel-x replay attack.pcap --verdicts verdicts.csv`,
 		Args: args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.replay(cmd, args[0], f) },
@@ -42,8 +48,13 @@ It takes root, or the capabilities BPF, NET_ADMIN and PERFMON.`,
 	c.Flags().StringVar(&f.config, "config", "", "configuration file with lists, limits and policies")
 	c.Flags().StringSliceVar(&f.block, "block", nil, "hosts or prefixes to block")
 	c.Flags().StringSliceVar(&f.allow, "allow", nil, "hosts or prefixes to allow")
+	c.Flags().StringArrayVar(&f.signatures, "signature", nil, "expression of a rule to arm; may be given again")
+	c.Flags().StringVar(&f.target, "target", "", "destination host or prefix that the rules are about (default any)")
+	c.Flags().StringVar(&f.action, "action", "drop", "what the rules do: drop or observe")
 	c.Flags().StringVar(&f.verdicts, "verdicts", "", "write index,time_s,verdict,reason of every packet to this CSV file")
 	c.Flags().BoolVar(&f.verifierLog, "verifier-log", false, "if the kernel refuses the program, print all it says")
+	// The flag exists: this cannot fail.
+	_ = c.RegisterFlagCompletionFunc("action", cobra.FixedCompletions([]string{"drop", "observe"}, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
 
@@ -54,6 +65,9 @@ func (a *app) replay(cmd *cobra.Command, file string, f replayFlags) error {
 		return err
 	}
 	if o.Allow, err = prefixes("allow", f.allow); err != nil {
+		return err
+	}
+	if o.Signatures, err = f.rules(); err != nil {
 		return err
 	}
 	if o.Config, err = loadConfig(f.config); err != nil {
@@ -74,6 +88,23 @@ func (a *app) replay(cmd *cobra.Command, file string, f replayFlags) error {
 		return err
 	}
 	return a.print(result, func(w io.Writer) { writeReplay(w, result, o.Config) })
+}
+
+// rules reads --signature, --target and --action.
+func (f replayFlags) rules() ([]signature.Armed, error) {
+	action, ok := signature.ParseAction(f.action)
+	if !ok || action == signature.Limit {
+		return nil, usagef("--action %q is neither drop nor observe", f.action)
+	}
+	var rules []signature.Armed
+	for _, text := range f.signatures {
+		rule, err := api.ParseExpression(text, f.target)
+		if err != nil {
+			return nil, usageError{withCaret(err)}
+		}
+		rules = append(rules, signature.Armed{Text: text, Rule: rule, Action: action})
+	}
+	return rules, nil
 }
 
 // prefixes reads the values of a flag.
@@ -109,6 +140,19 @@ func writeReplay(w io.Writer, r engine.ReplayResult, cfg config.Config) {
 	})
 	for _, name := range names {
 		t.row(name, grouped(r.Reasons[name]), percent(r.Reasons[name], r.Packets))
+	}
+	t.write(w)
+	writeReplaySignatures(w, r)
+}
+
+func writeReplaySignatures(w io.Writer, r engine.ReplayResult) {
+	if len(r.Signatures) == 0 {
+		return
+	}
+	fmt.Fprintln(w)
+	t := newTable(">MATCHED", ">SHARE", ">DROPPED", "SIGNATURE")
+	for _, s := range r.Signatures {
+		t.row(grouped(s.Matched), percent(s.Matched, r.Packets), grouped(s.Dropped), s.Expression)
 	}
 	t.write(w)
 }

@@ -53,6 +53,7 @@ func writeStatus(w io.Writer, st api.Status) {
 	}
 	field("lists", fmt.Sprintf("block %s, allow %s, protected %s (room for %s each)", grouped(uint64(st.Lists.Block)),
 		grouped(uint64(st.Lists.Allow)), grouped(uint64(st.Lists.Protected)), grouped(uint64(st.Lists.Capacity))))
+	field("rules", signatures(st.Signatures))
 	field("limits", limits(st.Limits))
 	field("latency", latency(st.Latency))
 	field("events", fmt.Sprintf("%s sampled, %s lost", grouped(st.Counters.EventsSent), grouped(st.Counters.EventsLost)))
@@ -81,6 +82,17 @@ func pinned(p api.Pin) string {
 		return "no"
 	}
 	return "no: " + p.Reason
+}
+
+func signatures(c api.SignatureCounts) string {
+	text := fmt.Sprintf("%d of %d signatures", c.Armed, c.Capacity)
+	if c.OverCeiling > 0 {
+		text += fmt.Sprintf(", %d over the ceiling", c.OverCeiling)
+	}
+	if c.Refused > 0 {
+		text += fmt.Sprintf(", %d refused", c.Refused)
+	}
+	return text
 }
 
 func limits(l api.Limits) string {

@@ -45,6 +45,7 @@ func (e *Engine) Status(context.Context) (api.Status, error) {
 		Pin:        e.pinState(),
 		Interfaces: e.interfaces(),
 		Lists:      e.listSizes(),
+		Signatures: e.signatureCounts(),
 		Limits:     api.LimitsOf(limitsOf(e.cfg.Limits)),
 		Counters:   api.CountersOf(&raw, now), Rates: e.rates,
 		Latency: api.LatencyOf(raw.Latency),
@@ -60,6 +61,9 @@ func (e *Engine) health(c *traffic.Counters) api.Health {
 	}
 	if c.MetersFull > 0 {
 		h.Reasons = append(h.Reasons, fmt.Sprintf("%d packets of new sources found no room in the meter and passed: raise limits.sources", c.MetersFull))
+	}
+	for id, why := range e.ledger.Unarmed() {
+		h.Reasons = append(h.Reasons, fmt.Sprintf("signature %d is not in force: %s; delete it, or add it again", id, why))
 	}
 	slices.Sort(h.Reasons)
 	if len(h.Reasons) > 0 {

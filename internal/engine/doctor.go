@@ -76,12 +76,19 @@ func (r *DoctorReport) checkKernel() {
 
 // checkLoad loads the real program and lets go of it.
 func (r *DoctorReport) checkLoad(cfg config.Config) {
-	cost, err := dataplane.Verify(planeOptions(cfg))
+	o := planeOptions(cfg)
+	p, err := dataplane.New(o)
 	if err != nil {
 		r.add("program", CheckFail, "", "%v", err)
 		return
 	}
-	r.add("program", CheckOK, "", "the verifier accepts it, %d instructions processed", cost.Instructions)
+	defer p.Close()
+	n, err := p.VerifierCost()
+	if err != nil {
+		r.add("program", CheckOK, "", "the verifier accepts it")
+		return
+	}
+	r.add("program", CheckOK, "", "the verifier accepts it, %d instructions processed", n)
 }
 
 func (r *DoctorReport) checkPins(cfg config.Config) {

@@ -51,6 +51,8 @@ type Engine struct {
 	rates  api.Rates
 	last   api.Counters
 	ifaces map[int]*iface // by ifindex
+
+	ceilings map[uint64]overCeiling // by the ID of a signature; absent: never reached
 }
 
 const (

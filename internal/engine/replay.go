@@ -9,11 +9,13 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/sentinel-x/sentinel-x/internal/config"
 	"github.com/sentinel-x/sentinel-x/internal/dataplane"
+	"github.com/sentinel-x/sentinel-x/internal/signature"
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
@@ -22,7 +24,8 @@ type ReplayOptions struct {
 	File         string        // pcap or pcapng
 	Config       config.Config // its lists, limits, policies, tunnels and dry_run apply
 	Block, Allow []netip.Prefix
-	Verdicts     io.Writer // CSV, a line a packet: index,time_s,verdict,reason; nil: none
+	Signatures   []signature.Armed // armed in this order; only Text, Rule and Action count
+	Verdicts     io.Writer         // CSV, a line a packet: index,time_s,verdict,reason; nil: none
 	VerifierLog  bool
 }
 
@@ -36,6 +39,19 @@ type ReplayResult struct {
 	Dropped   uint64            `json:"dropped"`
 	WouldDrop uint64            `json:"would_drop,omitempty"` // passed only because of dry_run; part of Passed
 	Reasons   map[string]uint64 `json:"reasons"`              // packets by reason, those that occurred
+
+	Signatures []ReplaySignature `json:"signatures,omitempty"` // in the order of the options
+}
+
+// ReplaySignature is what a rule did to a capture. A packet that a rule drops is
+// not shown to the rules behind it.
+type ReplaySignature struct {
+	Expression string `json:"expression"`
+	Action     string `json:"action"`
+	Matched    uint64 `json:"matched"` // packets
+	Bytes      uint64 `json:"bytes"`
+	Dropped    uint64 `json:"dropped"`
+	WouldDrop  uint64 `json:"would_drop"`
 }
 
 // Replay runs every packet of a capture through the real XDP program, in the
@@ -57,6 +73,10 @@ func Replay(ctx context.Context, o ReplayOptions) (ReplayResult, error) {
 	if err := putReplayLists(tester, o); err != nil {
 		return ReplayResult{}, err
 	}
+	rules, err := armReplay(tester, o.Signatures)
+	if err != nil {
+		return ReplayResult{}, err
+	}
 	r := replay{tester: tester, capture: c, result: ReplayResult{File: o.File, Reasons: map[string]uint64{}}}
 	if o.Verdicts != nil {
 		r.csv = bufio.NewWriterSize(o.Verdicts, 1<<16)
@@ -66,7 +86,20 @@ func Replay(ctx context.Context, o ReplayOptions) (ReplayResult, error) {
 	if r.csv != nil {
 		err = errors.Join(err, r.csv.Flush())
 	}
+	err = errors.Join(err, r.addSignatures(rules))
 	return r.finish(), err
+}
+
+// armReplay numbers the rules from 1 and puts them in force.
+func armReplay(t *dataplane.Tester, rules []signature.Armed) ([]signature.Armed, error) {
+	armed := slices.Clone(rules)
+	for i := range armed {
+		armed[i].ID, armed[i].Ceiling = uint64(i+1), signature.FullCeiling
+	}
+	if len(armed) == 0 {
+		return nil, nil
+	}
+	return armed, t.SetSignatures(armed)
 }
 
 func putReplayLists(t *dataplane.Tester, o ReplayOptions) error {
@@ -166,6 +199,24 @@ func (r *replay) count(n uint64, v dataplane.Verdict, at time.Time, wire int) er
 	r.line = l
 	if _, err := r.csv.Write(l); err != nil {
 		return fmt.Errorf("write verdicts: %w", err)
+	}
+	return nil
+}
+
+func (r *replay) addSignatures(rules []signature.Armed) error {
+	if len(rules) == 0 {
+		return nil
+	}
+	stats, err := r.tester.SignatureStats()
+	if err != nil {
+		return err
+	}
+	for _, s := range rules {
+		st := stats[s.ID]
+		r.result.Signatures = append(r.result.Signatures, ReplaySignature{
+			Expression: s.Text, Action: s.Action.String(),
+			Matched: st.Matched, Bytes: st.Bytes, Dropped: st.Dropped, WouldDrop: st.WouldDrop,
+		})
 	}
 	return nil
 }

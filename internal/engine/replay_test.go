@@ -20,6 +20,7 @@ import (
 	"github.com/gopacket/gopacket/pcapgo"
 
 	"github.com/sentinel-x/sentinel-x/internal/config"
+	"github.com/sentinel-x/sentinel-x/internal/signature"
 )
 
 // packet is one of a made-up capture.
@@ -98,6 +99,42 @@ func TestReplayJudgesAndReports(t *testing.T) {
 		"2,1.500000000,pass,bad_tcp_flags\n3,2.000000000,pass,pass\n"
 	if d := cmp.Diff(wantCSV, csv); d != "" {
 		t.Error(d)
+	}
+}
+
+// Rules act in the order they are given, and say what they matched.
+func TestReplaySignatures(t *testing.T) {
+	file := writeCapture(t, []packet{
+		{0, "192.0.2.1", "S"}, {time.Millisecond, "192.0.2.2", "SA"}, {2 * time.Millisecond, "203.0.113.2", "A"},
+	})
+	rules := func(action signature.Action, texts ...string) (rules []signature.Armed) {
+		for _, text := range texts {
+			rule, err := signature.Parse(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rules = append(rules, signature.Armed{Text: text, Rule: rule, Action: action})
+		}
+		return rules
+	}
+	const syn, ack = "tcp[tcpflags] & tcp-syn != 0", "tcp[tcpflags] & tcp-ack != 0"
+	r, csv := replayOf(t, ReplayOptions{File: file, Config: config.Default(), Signatures: rules(signature.Drop, syn, ack)})
+	want := []ReplaySignature{
+		{Expression: syn, Action: "drop", Matched: 2, Bytes: 120, Dropped: 2}, {Expression: ack, Action: "drop", Matched: 1, Bytes: 60, Dropped: 1},
+	}
+	if d := cmp.Diff(want, r.Signatures); d != "" || r.Dropped != 3 || strings.Count(csv, ",drop,signature") != 3 {
+		t.Errorf("%s\n%+v\n%s", d, r, csv)
+	}
+	r, _ = replayOf(t, ReplayOptions{File: file, Config: config.Default(), Signatures: rules(signature.Observe, syn, ack)})
+	want = []ReplaySignature{
+		{Expression: syn, Action: "observe", Matched: 2, Bytes: 120, WouldDrop: 2}, {Expression: ack, Action: "observe", Matched: 2, Bytes: 120, WouldDrop: 2},
+	}
+	if d := cmp.Diff(want, r.Signatures); d != "" || r.Dropped != 0 {
+		t.Errorf("%s\n%+v", d, r)
+	}
+	_, err := Replay(context.Background(), ReplayOptions{File: file, Config: config.Default(), Signatures: make([]signature.Armed, signature.Slots+1)})
+	if err == nil {
+		t.Error("65 signatures are armed")
 	}
 }
 

@@ -38,6 +38,7 @@ func (e *Engine) tick(ctx context.Context) error {
 			} else if n > 0 {
 				e.log.Info("entries ended", "count", n)
 			}
+			e.watchCeilings(now)
 			if e.measure() != nil {
 				continue
 			}
