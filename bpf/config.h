@@ -28,8 +28,9 @@ volatile const struct go_types {
 	enum field field;
 	enum wide_field wide_field;
 	enum action action;
-	struct source4_key source4_key;
-	struct source6_key source6_key;
+	enum list_cell list_cell;
+	enum list_ref list_ref;
+	enum list_code list_code;
 	struct source_value source_value;
 } go_types = {};
 

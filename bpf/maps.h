@@ -67,39 +67,28 @@ struct {
 	});
 } meters SEC(".maps");
 
+/* 64 bytes, one cache line: all that the tables of the lists are made of. */
+struct list_line {
+	volatile __u64 w[8];
+};
+
 /*
- * Written by the daemon, read by the packet path. 0 → the trie in force. Single
- * entries change in the trie; a whole list is built in a new trie, put in place
- * in one step. Full: the daemon refuses before it gets here.
- *
- * The inner maps give sizes, not types: clang leaves only a forward declaration
- * of a struct that is nothing but an inner map's key, and the loader refuses it.
+ * Written by the daemon through shared memory, read by the packet path: all tables of a set of
+ * lists, one behind the other (lists.h). Single entries change in place; a whole
+ * list is built in a new map in the other slot, and put in force with the knobs.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, 1);
+	__uint(max_entries, 2);
 	__uint(key_size, sizeof(__u32));
 	__array(values, struct {
-		__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-		__uint(map_flags, BPF_F_NO_PREALLOC);
+		__uint(type, BPF_MAP_TYPE_ARRAY);
+		__uint(map_flags, BPF_F_MMAPABLE | BPF_F_INNER_MAP);
 		__uint(max_entries, 1);
-		__uint(key_size, sizeof(struct source4_key));
-		__uint(value_size, sizeof(struct source_value));
+		__uint(key_size, sizeof(__u32));
+		__uint(value_size, sizeof(struct list_line));
 	});
-} sources4 SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, 1);
-	__uint(key_size, sizeof(__u32));
-	__array(values, struct {
-		__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-		__uint(map_flags, BPF_F_NO_PREALLOC);
-		__uint(max_entries, 1);
-		__uint(key_size, sizeof(struct source6_key));
-		__uint(value_size, sizeof(struct source_value));
-	});
-} sources6 SEC(".maps");
+} lists SEC(".maps");
 
 /*
  * rule_set.slot → all rules, one value. The daemon builds a new one, puts it into

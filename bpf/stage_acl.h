@@ -7,32 +7,7 @@
 #ifndef STAGE_ACL_H
 #define STAGE_ACL_H
 
-#include "maps.h"
-#include "pkt.h"
-
-static __always_inline struct source_value *find4(const struct addr *addr)
-{
-	struct source4_key key = { .prefixlen = 32 };
-	__u32 zero = 0;
-	void *trie = bpf_map_lookup_elem(&sources4, &zero);
-
-	if (!trie)
-		return NULL;
-	__builtin_memcpy(key.addr, addr->w, sizeof(key.addr));
-	return bpf_map_lookup_elem(trie, &key);
-}
-
-static __always_inline struct source_value *find6(const struct addr *addr)
-{
-	struct source6_key key = { .prefixlen = 128 };
-	__u32 zero = 0;
-	void *trie = bpf_map_lookup_elem(&sources6, &zero);
-
-	if (!trie)
-		return NULL;
-	__builtin_memcpy(key.addr, addr->w, sizeof(key.addr));
-	return bpf_map_lookup_elem(trie, &key);
-}
+#include "lists.h"
 
 /* in_force: the clock is only read for what ends at all. */
 static __always_inline bool in_force(struct pkt *pkt, __u64 until)
@@ -49,23 +24,60 @@ static __always_inline int allow(struct pkt *pkt, __u8 reason)
 	return XDP_PASS;
 }
 
-/* ask returns XDP_DROP, XDP_PASS for a source that is allowed, or NEXT if no list knows it. */
-static __noinline int ask(struct pkt *pkt, const struct addr *addr, __u8 family)
+static __always_inline int block(struct pkt *pkt)
 {
-	struct source_value *source = family == 4 ? find4(addr) : find6(addr);
-
-	if (!source)
-		return NEXT;
-	if (in_force(pkt, source->allowed))
-		return allow(pkt, REASON_ALLOWLIST);
-	if (!in_force(pkt, source->forced)) {
-		if (in_force(pkt, source->protected))
-			return allow(pkt, REASON_PROTECTED);
-		if (!in_force(pkt, source->blocked))
-			return NEXT;
-	}
 	pkt->reason = REASON_BLOCKLIST;
 	return XDP_DROP;
+}
+
+/* judge turns a verdict's number into what the lists say now. */
+static __always_inline int judge(struct pkt *pkt, void *table, const struct list_set *set,
+				 __u32 ref)
+{
+	struct list_line *line;
+	__u32 w = (ref & 1) * 4;
+
+	if (ref == REF_NONE)
+		return NEXT;
+	if (ref == REF_BLOCKED)
+		return block(pkt);
+	if (ref == REF_ALLOWED)
+		return allow(pkt, REASON_ALLOWLIST);
+	line = list_line(table, set->verdicts + (ref >> 1));
+	if (!line)
+		return NEXT;
+	/* struct source_value: blocked, forced, allowed, protected */
+	if (in_force(pkt, line->w[w + 2]))
+		return allow(pkt, REASON_ALLOWLIST);
+	if (!in_force(pkt, line->w[w + 1])) {
+		if (in_force(pkt, line->w[w + 3]))
+			return allow(pkt, REASON_PROTECTED);
+		if (!in_force(pkt, line->w[w]))
+			return NEXT;
+	}
+	return block(pkt);
+}
+
+/*
+ * ask returns XDP_DROP, XDP_PASS for a source that is allowed, or NEXT if no list
+ * knows it. Global, and so without pointers: the verifier goes through it once for both sources.
+ */
+__noinline int ask(__u32 outer)
+{
+	__u32 zero = 0, cell, ref;
+	struct pkt *pkt = bpf_map_lookup_elem(&scratch, &zero);
+	struct list_query q;
+
+	if (!pkt || !list_query(&q, outer))
+		return NEXT;
+	cell = q.family == 4 ? list_cell4(q.table, q.set, bpf_ntohl(q.addr->w[0])) : CELL_CLOSER;
+	if (cell == CELL_NOTHING)
+		return NEXT;
+	if (cell == CELL_CLOSER)
+		ref = list_find(&q, outer);
+	else
+		ref = cell == CELL_BLOCKED ? REF_BLOCKED : REF_ALLOWED;
+	return judge(pkt, q.table, q.set, ref);
 }
 
 static __always_inline int stage_acl(struct pkt *pkt)
@@ -75,9 +87,9 @@ static __always_inline int stage_acl(struct pkt *pkt)
 	if (!knobs(pkt)->listed)
 		return NEXT;
 	if (pkt->outer_family)
-		v = ask(pkt, &pkt->outer_src, pkt->outer_family);
+		v = ask(1);
 	if (v == NEXT)
-		v = ask(pkt, &pkt->src, pkt->family);
+		v = ask(0);
 	return v == XDP_DROP ? XDP_DROP : NEXT;
 }
 

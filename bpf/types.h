@@ -92,21 +92,12 @@ struct latency {
 	__u64 buckets[LATENCY_BUCKETS];
 };
 
-struct source4_key {
-	__u32 prefixlen;
-	__u8 addr[4];
-};
-
-struct source6_key {
-	__u32 prefixlen;
-	__u8 addr[16];
-};
-
 /*
  * What the lists say of a prefix and of all shorter ones that cover it: for each
  * list the time (CLOCK_MONOTONIC, ns) until which it says so; 0 never did, ~0
  * always will. User space folds the covering prefixes in, so that the longest
- * match alone answers, also when a longer entry ends before a shorter one.
+ * match alone answers, also when a longer entry ends before a shorter one. It never
+ * changes a record that a packet may be at.
  */
 struct source_value {
 	__u64 blocked;
@@ -138,10 +129,49 @@ struct limit {
 	__u64 burst; /* ns of backlog a source may build up */
 };
 
-/* Which set of list structures is in force, and how to read it. */
+/* What two bits of net4 say of an IPv4 /24. */
+enum list_cell {
+	CELL_NOTHING,
+	CELL_BLOCKED, /* all of it, for ever */
+	CELL_CLOSER, /* its lines know */
+	CELL_ALLOWED, /* all of it, for ever */
+};
+
+/* Verdicts that need no record; the others are indices of a source_value. */
+enum list_ref {
+	REF_NONE,
+	REF_BLOCKED, /* for ever */
+	REF_ALLOWED, /* for ever */
+	FIRST_REF,
+};
+
+/* How long a match the slot of an IPv4 line is: 1 is a /24, 9 a /32, a leaf knows all of its /24. */
+enum list_code {
+	CODE_24 = 1,
+	CODE_32 = 9,
+	CODE_LEAF = 10,
+};
+
+/*
+ * The lists in force: which map, and where in it each table begins, in lines of
+ * 64 bytes. lists.h says what the tables hold.
+ */
 struct list_set {
-	__u32 slot; /* index into the outer maps */
-	__u32 pad;
+	__u64 seed6;
+	__u32 seed4;
+	__u32 slot; /* index into the outer map */
+	__u32 net4;
+	__u32 net4_mask; /* lines - 1 */
+	__u32 short4; /* 0: no such table */
+	__u32 lines4;
+	__u32 num_lines4; /* that are hashed to; those for overflow come behind */
+	__u32 leaves4;
+	__u32 verdicts;
+	__u32 net6;
+	__u32 num_net6; /* masks, 16 a line */
+	__u32 lines6;
+	__u32 num_lines6;
+	__u32 records6;
 };
 
 /* What a rule can constrain; the numbers are internal/signature's (tested). */

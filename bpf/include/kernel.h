@@ -38,6 +38,8 @@ typedef _Bool bool;
 #define BPF_ANY 0
 #define BPF_NOEXIST 1
 #define BPF_F_NO_PREALLOC (1U << 0)
+#define BPF_F_MMAPABLE (1U << 10)
+#define BPF_F_INNER_MAP (1U << 12)
 
 enum xdp_action {
 	XDP_ABORTED = 0,

@@ -215,7 +215,7 @@ func Default() Config {
 			Sources: 65536, AllowedFactor: 10,
 			PerSource: PerSource{All: limit, SYN: limit, UDP: limit, ICMP: limit},
 		},
-		Lists:   Lists{MaxEntries: 200000, Block: []ListEntry{}, Allow: []ListEntry{}},
+		Lists:   Lists{MaxEntries: 1000000, Block: []ListEntry{}, Allow: []ListEntry{}},
 		Protect: Protect{Auto: true, Addresses: []netip.Prefix{}},
 		Events:  Events{PerSecond: 1000, RingBytes: 262144},
 		Log:     Log{Level: "info", Format: "text", MaxSizeMB: 100, MaxFiles: 5},

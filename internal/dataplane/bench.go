@@ -3,6 +3,7 @@
 package dataplane
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -10,130 +11,246 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
-
+	"github.com/sentinel-x/sentinel-x/internal/signature"
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
-// BenchCase is what one packet costs under one state of lists and limits.
-type BenchCase struct {
-	Name    string  `json:"name"`
-	What    string  `json:"what"`
-	NS      float64 `json:"ns"`       // a packet, median over the rounds
-	AddedNS float64 `json:"added_ns"` // over the bare XDP_DROP of the same round, median
-	MinNS   float64 `json:"min_ns"`   // smallest and largest added time of a round
-	MaxNS   float64 `json:"max_ns"`
+// BenchOptions size a benchmark.
+type BenchOptions struct {
+	Rounds   int // of all cases in turn
+	Packets  int // of each case in a round
+	Prefixes int // on the long list of each family
 }
 
-// BenchResult is a run of Bench.
+// BenchCase is what a packet costs under one state of lists, rules and limits.
+type BenchCase struct {
+	Name       string  `json:"name"`
+	What       string  `json:"what"`
+	NS         float64 `json:"ns"`          // a packet, with the harness; median over the rounds
+	BaselineNS float64 `json:"baseline_ns"` // a bare XDP_DROP with the same packets, median
+	AddedNS    float64 `json:"added_ns"`    // of the first over the second in the same round, median
+	MinNS      float64 `json:"min_ns"`      // smallest and largest added time of a round
+	MaxNS      float64 `json:"max_ns"`
+	P50NS      int64   `json:"p50_ns"` // of the program's own histogram, in steps of 16 ns, two readings of the clock included
+	P99NS      int64   `json:"p99_ns"`
+}
+
+// BenchResult is a run of BenchVerdict.
 type BenchResult struct {
-	BaselineNS float64     `json:"baseline_ns"` // a bare XDP_DROP in the same harness, median
+	BaselineNS float64     `json:"baseline_ns"` // of the first case
 	Rounds     int         `json:"rounds"`
-	Repeat     int         `json:"repeat"` // packets a case and round
+	Packets    int         `json:"packets"`  // a case and round
+	Prefixes   int         `json:"prefixes"` // on the long lists
 	Cases      []BenchCase `json:"cases"`
 }
 
-// benchSetup is a case before it is measured.
+// benchState is what a plane is put into before a case is measured.
+type benchState struct {
+	limit uint64 // packets a second and source; 0: none
+	rules int    // signatures
+	match bool   // the last of them matches
+}
+
+// benchLists names the plane that a case is measured on: planes differ in their
+// lists, which take too long to be changed between two cases.
+type benchLists struct {
+	family   uint32
+	entries  int
+	tutorial bool // in the tutorial's firewall instead
+}
+
 type benchSetup struct {
 	name, what string
+	lists      benchLists
+	state      benchState
 	frame      string // hex
-	limits     traffic.Limits
+	from       stream
 	want       traffic.Reason
 }
 
 const (
 	benchEthernet4 = "0200000000010200000000020800"
 	benchEthernet6 = "02000000000102000000000286dd"
-	// TCP ACK from 203.0.113.1, 203.0.113.2 and 192.0.2.1, ports 1024 → 80, to 198.51.100.10. The limited
-	// source is one of its own: its bucket stays full from round to round.
-	benchTCP     = "04000050000000010000000150100200000000000000000000000000"
-	benchClean   = benchEthernet4 + "45000028000100004006000" + "0cb007101c633640a" + benchTCP
-	benchLimited = benchEthernet4 + "45000028000100004006000" + "0cb007102c633640a" + benchTCP
-	benchBlocked = benchEthernet4 + "45000028000100004006000" + "0c0000201c633640a" + benchTCP
+	// TCP ACK with eight bytes of data, ports 1024 → 80, to 198.51.100.10 or 2001:db8::2. The
+	// harness writes the source.
+	benchTCP  = "0400005000000001000000015010020000000000" + "1603010200010001"
+	benchIPv4 = benchEthernet4 + "450000300001000040060000" + "00000000" + "c633640a" + benchTCP
+	benchIPv6 = benchEthernet6 + "60000000001c0640" + benchHosts6 + benchTCP
 	// Hop-by-hop, routing and destination options in front of TCP.
-	benchExtended = benchEthernet6 + "60000000002c0040" + "20010db8000000000000000000000001" + "20010db8000000000000000000000002" +
+	benchExtended = benchEthernet6 + "6000000000340040" + benchHosts6 +
 		"2b00010400000000" + "3c00000000000000" + "0600010400000000" + benchTCP
+	benchHosts6 = "00000000000000000000000000000000" + "20010db8000000000000000000000002"
+
+	noLimitReached = 1e9 // packets a second: metered, never over it
+	benchSources   = 65536
 )
 
-func benchSetups() []benchSetup {
-	limit := func(pps uint64) (l traffic.Limits) {
-		l.Class[traffic.ClassAll] = traffic.Limit{Packets: pps, Burst: time.Second}
-		return l
-	}
+var benchTarget = netip.MustParseAddr("198.51.100.10")
+
+// benchSetups are the cases of BenchVerdict. Under a low limit, sources must come
+// back often enough that nearly all packets are over it.
+func benchSetups(o BenchOptions) []benchSetup {
+	long := uint32(o.Prefixes)
+	short := min(long, 1000)
+	limited := uint32(max(1, min(16384, o.Packets/64)))
+	known, fresh := stream{4, strangers, benchSources}, stream{4, strangers, 0}
+	none, metered := benchState{}, benchState{limit: noLimitReached}
+	rules, matching := benchState{rules: signature.Slots}, benchState{rules: signature.Slots, match: true}
+	all := benchState{limit: noLimitReached, rules: signature.Slots}
+	pass, drop := traffic.ReasonPass, traffic.ReasonBlocklist
+	empty, short4 := benchLists{family: 4}, benchLists{family: 4, entries: int(short)}
+	long4, long6 := benchLists{family: 4, entries: o.Prefixes}, benchLists{family: 6, entries: o.Prefixes}
 	return []benchSetup{
-		{"pass_clean", "IPv4 TCP, source on no list, no limit", benchClean, traffic.Limits{}, traffic.ReasonPass},
-		{"pass_metered", "the same, metered and under its limit", benchClean, limit(1e9), traffic.ReasonPass},
-		{"pass_ipv6_ext", "IPv6 TCP behind three extension headers", benchExtended, traffic.Limits{}, traffic.ReasonPass},
-		{"drop_blocklist", "source on the block list (1 entry)", benchBlocked, traffic.Limits{}, traffic.ReasonBlocklist},
-		{"drop_limit", "source over its limit", benchLimited, limit(1), traffic.ReasonLimit},
+		{"pass_clean", "nothing is configured; 65 536 sources", empty, none, benchIPv4, known, pass},
+		{"pass_metered", "limits, none reached; 65 536 sources", empty, metered, benchIPv4, known, pass},
+		{"pass_new_sources", "limits; every source is new", empty, metered, benchIPv4, fresh, pass},
+		{"drop_meter", "every source is over its limit", empty, benchState{limit: 1}, benchIPv4, stream{4, strangers, limited}, traffic.ReasonLimit},
+		{"pass_ipv6_ext", "IPv6, three extension headers; 65 536 sources", empty, none, benchExtended, stream{6, strangers, benchSources}, pass},
+		{"pass_blocklist_1m", "long list, source not on it; every source is new", long4, none, benchIPv4, fresh, pass},
+		{"drop_blocklist_1k", "short list, source on it", short4, none, benchIPv4, stream{4, 0, short}, drop},
+		{"drop_blocklist_1m", "long list, source on it", long4, none, benchIPv4, stream{4, 0, long}, drop},
+		{"pass_blocklist_1m_v6", "long IPv6 list, source not on it; every source is new", long6, none, benchIPv6, stream{6, strangers, 0}, pass},
+		{"drop_blocklist_1m_v6", "long IPv6 list, source on it", long6, none, benchIPv6, stream{6, 0, long}, drop},
+		{"pass_signature_64", "64 signatures, none matches; 65 536 sources", empty, rules, benchIPv4, known, pass},
+		{"drop_signature_64", "64 signatures, one matches; 65 536 sources", empty, matching, benchIPv4, known, traffic.ReasonSignature},
+		{"pass_all", "long list, 64 signatures, limits; every source is new", long4, all, benchIPv4, fresh, pass},
 	}
 }
 
-// Bench measures the loaded program with BPF_PROG_TEST_RUN, in rounds of all cases
-// in turn, so that a machine whose speed drifts moves them together.
-func Bench(o Options, rounds, repeat int) (BenchResult, error) {
-	o.PinPath = ""
-	p, err := New(o)
-	if err != nil {
-		return BenchResult{}, err
-	}
-	defer p.Close()
-	bare, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type: ebpf.XDP, License: "Dual BSD/GPL",
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()},
-	})
-	if err != nil {
-		return BenchResult{}, fmt.Errorf("load bare XDP_DROP: %w", err)
-	}
-	defer bare.Close()
-	if err := p.Put(traffic.ListBlock, []traffic.Entry{{Prefix: netip.MustParsePrefix("192.0.2.1/32")}}); err != nil {
-		return BenchResult{}, err
-	}
-	return p.bench(bare, rounds, repeat)
+// bench is a benchmark under way.
+type bench struct {
+	frags   bool
+	harness *harness
+	options Options
+	planes  map[benchLists]*benchPlane
+	others  map[tutorialState]*tutorial
+	packets int
 }
 
-func (p *Plane) bench(bare *ebpf.Program, rounds, repeat int) (BenchResult, error) {
-	r := BenchResult{Rounds: rounds, Repeat: repeat}
-	setups := benchSetups()
-	times := make([][]float64, len(setups))
-	added := make([][]float64, len(setups))
-	var base []float64
-	for range rounds {
-		floor, err := timeOf(bare, benchClean, repeat)
-		if err != nil {
-			return r, err
-		}
-		base = append(base, floor)
-		for i, s := range setups {
-			ns, err := p.measure(s, repeat)
-			if err != nil {
-				return r, fmt.Errorf("%s: %w", s.name, err)
-			}
-			times[i] = append(times[i], ns)
-			added[i] = append(added[i], ns-floor)
-		}
+type benchPlane struct {
+	*Plane
+	state benchState
+}
+
+// BenchVerdict measures the loaded program with BPF_PROG_TEST_RUN against a bare
+// XDP_DROP: in rounds of all cases in turn, so that a machine whose speed drifts
+// moves them together. Nothing is attached.
+func BenchVerdict(ctx context.Context, o Options, sizes BenchOptions) (r BenchResult, err error) {
+	b, err := newBench(o, sizes.Packets)
+	if err != nil {
+		return r, err
 	}
-	r.BaselineNS = median(base)
+	defer func() { err = errors.Join(err, b.close()) }()
+	setups := benchSetups(sizes)
+	runs, err := b.rounds(ctx, setups, sizes.Rounds)
+	if err != nil {
+		return r, err
+	}
+	r = BenchResult{Rounds: sizes.Rounds, Packets: sizes.Packets, Prefixes: sizes.Prefixes, BaselineNS: median(runs[0].floor)}
 	for i, s := range setups {
+		latency, err := b.latency(s)
+		if err != nil {
+			return r, fmt.Errorf("%s: %w", s.name, err)
+		}
 		r.Cases = append(r.Cases, BenchCase{
-			Name: s.name, What: s.what, NS: median(times[i]), AddedNS: median(added[i]),
-			MinNS: slices.Min(added[i]), MaxNS: slices.Max(added[i]),
+			Name: s.name, What: s.what,
+			NS: median(runs[i].ns), BaselineNS: median(runs[i].floor), AddedNS: median(runs[i].added),
+			MinNS: slices.Min(runs[i].added), MaxNS: slices.Max(runs[i].added),
+			P50NS: latency.Quantile(0.5).Nanoseconds(), P99NS: latency.Quantile(0.99).Nanoseconds(),
 		})
 	}
 	return r, nil
 }
 
+func newBench(o Options, packets int) (*bench, error) {
+	features, err := Probe()
+	if err != nil {
+		return nil, err
+	}
+	h, err := newHarness(features.Frags)
+	if err != nil {
+		return nil, err
+	}
+	o.PinPath, o.EventsPerSecond = "", 0
+	return &bench{frags: features.Frags, harness: h, options: o, packets: packets, planes: map[benchLists]*benchPlane{}, others: map[tutorialState]*tutorial{}}, nil
+}
+
+func (b *bench) close() error {
+	errs := []error{b.harness.close()}
+	for _, p := range b.planes {
+		errs = append(errs, p.Close())
+	}
+	for _, t := range b.others {
+		errs = append(errs, t.close())
+	}
+	return errors.Join(errs...)
+}
+
+// benchRun collects one case's times over the rounds, ns a packet.
+type benchRun struct{ ns, floor, added []float64 }
+
+// packetKind is what a baseline is measured for once a round.
+type packetKind struct {
+	frame string
+	from  stream
+}
+
+func (b *bench) rounds(ctx context.Context, setups []benchSetup, rounds int) ([]benchRun, error) {
+	runs := make([]benchRun, len(setups))
+	for range rounds {
+		floors := map[packetKind]float64{}
+		for i, s := range setups {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			kind := packetKind{s.frame, s.from}
+			floor, ok := floors[kind]
+			if !ok {
+				var err error
+				if floor, err = b.floor(kind); err != nil {
+					return nil, err
+				}
+				floors[kind] = floor
+			}
+			ns, err := b.measure(s)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", s.name, err)
+			}
+			runs[i].ns = append(runs[i].ns, ns)
+			runs[i].floor = append(runs[i].floor, floor)
+			runs[i].added = append(runs[i].added, ns-floor)
+		}
+	}
+	return runs, nil
+}
+
+// floor times a bare XDP_DROP.
+func (b *bench) floor(k packetKind) (float64, error) {
+	frame, err := hex.DecodeString(k.frame)
+	if err != nil {
+		return 0, fmt.Errorf("frame: %w", err)
+	}
+	return b.harness.run(b.harness.objs.Drop, frame, k.from, b.packets)
+}
+
 // measure times one case, and makes sure that it was the case it is called.
-func (p *Plane) measure(s benchSetup, repeat int) (float64, error) {
-	if err := p.SetLimits(s.limits); err != nil {
+func (b *bench) measure(s benchSetup) (float64, error) {
+	frame, err := hex.DecodeString(s.frame)
+	if err != nil {
+		return 0, fmt.Errorf("frame: %w", err)
+	}
+	if s.lists.tutorial {
+		return b.measureTutorial(s, frame)
+	}
+	p, err := b.ready(s)
+	if err != nil {
 		return 0, err
 	}
 	before, err := p.Counters()
 	if err != nil {
 		return 0, err
 	}
-	ns, err := timeOf(p.objs.Sentinel, s.frame, repeat)
+	ns, err := b.harness.run(p.objs.Sentinel, frame, s.from, b.packets)
 	if err != nil {
 		return 0, err
 	}
@@ -141,26 +258,114 @@ func (p *Plane) measure(s benchSetup, repeat int) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	b, a := before.Reason(s.want), after.Reason(s.want)
-	if n := a.Sub(b).Packets; n < uint64(repeat)*9/10 {
-		return 0, fmt.Errorf("%d of %d packets ended as %v", n, repeat, s.want)
+	was, is := before.Reason(s.want), after.Reason(s.want)
+	if n := is.Sub(was).Packets; n < uint64(b.packets)*9/10 {
+		return 0, fmt.Errorf("%d of %d packets ended as %v", n, b.packets, s.want)
 	}
 	return ns, nil
 }
 
-func timeOf(prog *ebpf.Program, frame string, repeat int) (float64, error) {
-	data, err := hex.DecodeString(frame)
+// latency runs a case with every packet timed by the program itself.
+func (b *bench) latency(s benchSetup) (h traffic.Histogram, err error) {
+	p, err := b.ready(s)
 	if err != nil {
-		return 0, fmt.Errorf("frame: %w", err)
+		return h, err
 	}
-	_, d, err := prog.Benchmark(data, repeat, nil)
-	if errors.Is(err, ebpf.ErrNotSupported) {
-		return 0, fmt.Errorf("this kernel cannot run a program on a test packet: %w", err)
+	every := func(distance uint32) error {
+		return p.change(func(k *bpfKnobs) { k.SampleLatency = distance })
 	}
+	if err := every(1); err != nil {
+		return h, err
+	}
+	before, err := p.Counters()
+	if err == nil {
+		_, err = b.measure(s)
+	}
+	if err := errors.Join(err, every(sampleLatency)); err != nil {
+		return h, err
+	}
+	after, err := p.Counters()
 	if err != nil {
-		return 0, fmt.Errorf("run the program: %w", err)
+		return h, err
 	}
-	return float64(d.Nanoseconds()), nil
+	h = after.Latency
+	for i, n := range before.Latency.Buckets {
+		h.Buckets[i] -= n
+	}
+	return h, nil
+}
+
+// ready returns the plane of a case, in its state.
+func (b *bench) ready(s benchSetup) (*benchPlane, error) {
+	p, err := b.plane(s.lists)
+	if err != nil || p.state == s.state {
+		return p, err
+	}
+	var limits traffic.Limits
+	limits.Class[traffic.ClassAll] = traffic.Limit{Packets: s.state.limit, Burst: time.Second}
+	if err := p.SetLimits(limits); err != nil {
+		return nil, err
+	}
+	armed, err := benchSignatures(s.state)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.SetSignatures(armed); err != nil {
+		return nil, err
+	}
+	p.state = s.state
+	return p, nil
+}
+
+// plane loads a program with lists of its own, once.
+func (b *bench) plane(l benchLists) (*benchPlane, error) {
+	if p, ok := b.planes[l]; ok {
+		return p, nil
+	}
+	o := b.options
+	o.Limits = traffic.Limits{}
+	o.MaxEntries = max(o.MaxEntries, l.entries)
+	p, err := New(o)
+	if err != nil {
+		return nil, err
+	}
+	entries := make([]traffic.Entry, l.entries)
+	for i, prefix := range listedPrefixes(l.family, l.entries) {
+		entries[i] = traffic.Entry{Prefix: prefix}
+	}
+	if err := p.Replace(traffic.ListBlock, entries); err != nil {
+		return nil, errors.Join(fmt.Errorf("load %d prefixes: %w", l.entries, err), p.Close())
+	}
+	b.planes[l] = &benchPlane{Plane: p}
+	return b.planes[l], nil
+}
+
+// benchSignatures returns rules that between them constrain every field of a TCP
+// packet, so that the program has to look at each of them.
+func benchSignatures(s benchState) ([]signature.Armed, error) {
+	texts := []string{
+		"udp and src port %d and len > 512",
+		"tcp[tcpflags] == tcp-syn and dst port %d and ip[8] > 200",
+		"tcp and src port %d and tcp[14:2] == 512",
+		"tcp and dst port %d and tcp[12] >> 4 == 5 and ip[6] & 0x40 != 0",
+		"udp and dst port %d and len < 100",
+		"icmp and icmp[0] == 8 and len == %d",
+		"tcp and dst port %d and tcp[(tcp[12] & 0xf0) >> 2:4] == 0x16030100",
+	}
+	armed := make([]signature.Armed, s.rules)
+	for i := range armed {
+		text := fmt.Sprintf(texts[i%len(texts)], 2000+i)
+		if s.match && i == len(armed)-1 {
+			text = "tcp and src port 1024 and dst port 80"
+		}
+		rule, err := signature.Parse(text)
+		if err != nil {
+			return nil, err
+		}
+		rule.Target = netip.PrefixFrom(benchTarget, benchTarget.BitLen())
+		armed[i] = signature.Armed{ID: uint64(i + 1), Text: text, Rule: rule, Action: signature.Drop, Ceiling: signature.FullCeiling}
+	}
+	return armed, nil
 }
 
 func median(x []float64) float64 {

@@ -86,25 +86,18 @@ const (
 )
 
 type bpfGoTypes struct {
-	_          structs.HostLayout
-	Reason     uint32
-	Outcome    uint32
-	Class      uint32
-	Fragment   uint32
-	Tunnel     uint32
-	Field      uint32
-	WideField  uint32
-	Action     uint32
-	Source4Key struct {
-		_         structs.HostLayout
-		Prefixlen uint32
-		Addr      [4]uint8
-	}
-	Source6Key struct {
-		_         structs.HostLayout
-		Prefixlen uint32
-		Addr      [16]uint8
-	}
+	_           structs.HostLayout
+	Reason      uint32
+	Outcome     uint32
+	Class       uint32
+	Fragment    uint32
+	Tunnel      uint32
+	Field       uint32
+	WideField   uint32
+	Action      uint32
+	ListCell    uint32
+	ListRef     uint32
+	ListCode    uint32
 	_           [4]byte
 	SourceValue struct {
 		_         structs.HostLayout
@@ -118,9 +111,22 @@ type bpfGoTypes struct {
 type bpfKnobs struct {
 	_     structs.HostLayout
 	Lists struct {
-		_    structs.HostLayout
-		Slot uint32
-		Pad  uint32
+		_         structs.HostLayout
+		Seed6     uint64
+		Seed4     uint32
+		Slot      uint32
+		Net4      uint32
+		Net4Mask  uint32
+		Short4    uint32
+		Lines4    uint32
+		NumLines4 uint32
+		Leaves4   uint32
+		Verdicts  uint32
+		Net6      uint32
+		NumNet6   uint32
+		Lines6    uint32
+		NumLines6 uint32
+		Records6  uint32
 	}
 	Signatures struct {
 		_     structs.HostLayout
@@ -169,6 +175,51 @@ type bpfLimit struct {
 	PacketCost uint64
 	ByteCost   uint64
 	Burst      uint64
+}
+
+type bpfListCell uint32
+
+const (
+	bpfListCellCELL_NOTHING bpfListCell = 0
+	bpfListCellCELL_BLOCKED bpfListCell = 1
+	bpfListCellCELL_CLOSER  bpfListCell = 2
+	bpfListCellCELL_ALLOWED bpfListCell = 3
+)
+
+type bpfListCode uint32
+
+const (
+	bpfListCodeCODE_24   bpfListCode = 1
+	bpfListCodeCODE_32   bpfListCode = 9
+	bpfListCodeCODE_LEAF bpfListCode = 10
+)
+
+type bpfListRef uint32
+
+const (
+	bpfListRefREF_NONE    bpfListRef = 0
+	bpfListRefREF_BLOCKED bpfListRef = 1
+	bpfListRefREF_ALLOWED bpfListRef = 2
+	bpfListRefFIRST_REF   bpfListRef = 3
+)
+
+type bpfListSet struct {
+	_         structs.HostLayout
+	Seed6     uint64
+	Seed4     uint32
+	Slot      uint32
+	Net4      uint32
+	Net4Mask  uint32
+	Short4    uint32
+	Lines4    uint32
+	NumLines4 uint32
+	Leaves4   uint32
+	Verdicts  uint32
+	Net6      uint32
+	NumNet6   uint32
+	Lines6    uint32
+	NumLines6 uint32
+	Records6  uint32
 }
 
 type bpfOutcome uint32
@@ -320,18 +371,6 @@ type bpfSignatures struct {
 	Classes [4][65536]uint8
 }
 
-type bpfSource4Key struct {
-	_         structs.HostLayout
-	Prefixlen uint32
-	Addr      [4]uint8
-}
-
-type bpfSource6Key struct {
-	_         structs.HostLayout
-	Prefixlen uint32
-	Addr      [16]uint8
-}
-
 type bpfSourceValue struct {
 	_         structs.HostLayout
 	Blocked   uint64
@@ -377,6 +416,7 @@ const (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	bpfMapLatency          = "latency"
+	bpfMapLists            = "lists"
 	bpfMapMeters           = "meters"
 	bpfMapReasons          = "reasons"
 	bpfMapSamples          = "samples"
@@ -384,8 +424,6 @@ const (
 	bpfMapSignatureBuckets = "signature_buckets"
 	bpfMapSignatureCounts  = "signature_counts"
 	bpfMapSignatureTables  = "signature_tables"
-	bpfMapSources4         = "sources4"
-	bpfMapSources6         = "sources6"
 	bpfMapTotals           = "totals"
 	bpfProgSentinel        = "sentinel"
 	bpfVarActiveKnobs      = "active_knobs"
@@ -448,6 +486,7 @@ type bpfProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
 	Latency          *ebpf.MapSpec `ebpf:"latency"`
+	Lists            *ebpf.MapSpec `ebpf:"lists"`
 	Meters           *ebpf.MapSpec `ebpf:"meters"`
 	Reasons          *ebpf.MapSpec `ebpf:"reasons"`
 	Samples          *ebpf.MapSpec `ebpf:"samples"`
@@ -455,8 +494,6 @@ type bpfMapSpecs struct {
 	SignatureBuckets *ebpf.MapSpec `ebpf:"signature_buckets"`
 	SignatureCounts  *ebpf.MapSpec `ebpf:"signature_counts"`
 	SignatureTables  *ebpf.MapSpec `ebpf:"signature_tables"`
-	Sources4         *ebpf.MapSpec `ebpf:"sources4"`
-	Sources6         *ebpf.MapSpec `ebpf:"sources6"`
 	Totals           *ebpf.MapSpec `ebpf:"totals"`
 }
 
@@ -495,6 +532,7 @@ func (o *bpfObjects) Close() error {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
 	Latency          *ebpf.Map `ebpf:"latency"`
+	Lists            *ebpf.Map `ebpf:"lists"`
 	Meters           *ebpf.Map `ebpf:"meters"`
 	Reasons          *ebpf.Map `ebpf:"reasons"`
 	Samples          *ebpf.Map `ebpf:"samples"`
@@ -502,14 +540,13 @@ type bpfMaps struct {
 	SignatureBuckets *ebpf.Map `ebpf:"signature_buckets"`
 	SignatureCounts  *ebpf.Map `ebpf:"signature_counts"`
 	SignatureTables  *ebpf.Map `ebpf:"signature_tables"`
-	Sources4         *ebpf.Map `ebpf:"sources4"`
-	Sources6         *ebpf.Map `ebpf:"sources6"`
 	Totals           *ebpf.Map `ebpf:"totals"`
 }
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
 		m.Latency,
+		m.Lists,
 		m.Meters,
 		m.Reasons,
 		m.Samples,
@@ -517,8 +554,6 @@ func (m *bpfMaps) Close() error {
 		m.SignatureBuckets,
 		m.SignatureCounts,
 		m.SignatureTables,
-		m.Sources4,
-		m.Sources6,
 		m.Totals,
 	)
 }

@@ -88,8 +88,7 @@ func (p *Plane) Memory() ([]MapMemory, error) {
 		{bpfMapLatency, m.Latency},
 		{bpfMapSamples, m.Samples},
 		{bpfMapMeters, p.meter},
-		{bpfMapSources4, p.tries[0]},
-		{bpfMapSources6, p.tries[1]},
+		{bpfMapLists, p.lists.m},
 		{bpfMapSignatureTables, p.armed.table},
 		{bpfMapSignatureCounts, m.SignatureCounts},
 		{bpfMapSignatureBuckets, m.SignatureBuckets},
@@ -105,18 +104,4 @@ func (p *Plane) Memory() ([]MapMemory, error) {
 		all = append(all, MapMemory{Name: x.name, Bytes: bytes, Entries: info.MaxEntries})
 	}
 	return all, nil
-}
-
-// VerifierCost returns how many instructions the verifier processed when it last
-// accepted the program (kernel 5.16).
-func (p *Plane) VerifierCost() (uint32, error) {
-	info, err := p.objs.Sentinel.Info()
-	if err != nil {
-		return 0, fmt.Errorf("read program info: %w", err)
-	}
-	n, ok := info.VerifiedInstructions()
-	if !ok {
-		return 0, fmt.Errorf("verified instructions: %w", ebpf.ErrNotSupported)
-	}
-	return n, nil
 }

@@ -24,7 +24,7 @@ const (
 func (p *Plane) prepare() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := p.replaceTries(&bart.Table[source]{}); err != nil {
+	if err := p.rebuild(&bart.Table[source]{}); err != nil {
 		return err
 	}
 	k := &p.knobs

@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"github.com/gaissmai/bart"
 	"golang.org/x/sys/unix"
 
@@ -49,16 +49,20 @@ func (s *source) set(list traffic.List, until uint64, forced bool) {
 	}
 }
 
-// until returns when an entry ends on the program's clock: CLOCK_MONOTONIC, which
-// no change of the wall clock moves, or, in replay, the capture's own.
-func (p *Plane) until(expires time.Time) uint64 {
-	switch {
-	case expires.IsZero():
-		return never
-	case p.replay:
-		return uint64(max(1, expires.UnixNano()))
+// clock returns what turns the end of an entry into the program's clock: CLOCK_MONOTONIC, which
+// no change of the wall clock moves, or, in replay, the capture's own. Entries that
+// end together do so to the nanosecond, and share a verdict.
+func (p *Plane) clock() func(expires time.Time) uint64 {
+	now, mono := time.Now(), int64(monotonic())
+	return func(expires time.Time) uint64 {
+		switch {
+		case expires.IsZero():
+			return never
+		case p.replay:
+			return uint64(max(1, expires.UnixNano()))
+		}
+		return uint64(max(1, mono+int64(expires.Sub(now))))
 	}
-	return uint64(max(1, int64(monotonic())+int64(time.Until(expires))))
 }
 
 func monotonic() uint64 {
@@ -69,39 +73,46 @@ func monotonic() uint64 {
 }
 
 // Put adds entries to a list; one whose prefix is on it already is overwritten. All
-// or nothing. Each prefix changes in one step, several of them one after the other.
+// or nothing. Up to 1024 of them change in place, each in one step, one after the
+// other; more take effect together.
 func (p *Plane) Put(list traffic.List, entries []traffic.Entry) error {
 	if err := checkEntries(entries); err != nil {
 		return err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if len(entries) > maxLive {
+		return p.rebuild(p.with(p.sources.Clone(), list, entries))
+	}
 	if err := p.checkRoom(entries); err != nil {
 		return err
 	}
-	own := make(map[netip.Prefix]source, len(entries))
-	for _, e := range entries {
-		s := p.own(own, e.Prefix)
-		s.set(list, p.until(e.Expires), e.Forced)
-		own[e.Prefix] = s
-	}
-	return p.apply(own)
+	until := p.clock()
+	return p.apply(len(entries), func(i int) (netip.Prefix, source) {
+		e := entries[i]
+		s, _ := p.sources.Get(e.Prefix)
+		s.set(list, until(e.Expires), e.Forced)
+		return e.Prefix, s
+	})
 }
 
-// Remove takes prefixes off a list; those that are not on it are ignored. All or nothing.
+// Remove takes prefixes off a list; those that are not on it are ignored. All or nothing, as with Put.
 func (p *Plane) Remove(list traffic.List, prefixes []netip.Prefix) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	own := make(map[netip.Prefix]source, len(prefixes))
-	for _, prefix := range prefixes {
-		s, ok := p.sources.Get(prefix)
-		if !ok {
-			continue
-		}
+	without := func(prefix netip.Prefix) source {
+		s, _ := p.sources.Get(prefix)
 		s.set(list, 0, false)
-		own[prefix] = s
+		return s
 	}
-	return p.apply(own)
+	if len(prefixes) > maxLive {
+		next := p.sources.Clone()
+		for _, prefix := range prefixes {
+			enter(next, prefix, without(prefix))
+		}
+		return p.rebuild(next)
+	}
+	return p.apply(len(prefixes), func(i int) (netip.Prefix, source) { return prefixes[i], without(prefixes[i]) })
 }
 
 // Replace puts a whole list in place of another in one step: no packet sees a mixture.
@@ -114,28 +125,30 @@ func (p *Plane) Replace(list traffic.List, entries []traffic.Entry) error {
 	next := &bart.Table[source]{}
 	for prefix, s := range p.sources.All() {
 		s.set(list, 0, false)
-		if !s.empty() {
-			next.Insert(prefix, s)
-		}
+		enter(next, prefix, s)
 	}
-	for _, e := range entries {
-		s, _ := next.Get(e.Prefix)
-		s.set(list, p.until(e.Expires), e.Forced)
-		next.Insert(e.Prefix, s)
-	}
-	if n := max(next.Size4(), next.Size6()); n > p.o.MaxEntries {
-		return fmt.Errorf("%w: %d prefixes of one address family, %d fit", ErrFull, n, p.o.MaxEntries)
-	}
-	return p.replaceTries(next)
+	return p.rebuild(p.with(next, list, entries))
 }
 
-// own returns what the lists say of exactly this prefix, pending changes first.
-func (p *Plane) own(pending map[netip.Prefix]source, prefix netip.Prefix) source {
-	if s, ok := pending[prefix]; ok {
-		return s
+// with puts entries into a table that is not in force.
+func (p *Plane) with(next *bart.Table[source], list traffic.List, entries []traffic.Entry) *bart.Table[source] {
+	until := p.clock()
+	for _, e := range entries {
+		next.Modify(e.Prefix, func(s source, _ bool) (source, bool) {
+			s.set(list, until(e.Expires), e.Forced)
+			return s, s.empty()
+		})
 	}
-	s, _ := p.sources.Get(prefix)
-	return s
+	return next
+}
+
+// enter makes s what the lists say of a prefix.
+func enter(t *bart.Table[source], prefix netip.Prefix, s source) {
+	if s.empty() {
+		t.Delete(prefix)
+	} else {
+		t.Insert(prefix, s)
+	}
 }
 
 func checkEntries(entries []traffic.Entry) error {
@@ -159,206 +172,138 @@ func (p *Plane) checkRoom(entries []traffic.Entry) error {
 			continue
 		}
 		seen[e.Prefix] = true
-		size[family(e.Prefix)]++
+		if e.Prefix.Addr().Is4() {
+			size[0]++
+		} else {
+			size[1]++
+		}
 	}
-	if n := max(size[0], size[1]); n > p.o.MaxEntries {
+	return p.checkSize(size[0], size[1])
+}
+
+func (p *Plane) checkSize(size4, size6 int) error {
+	if n := max(size4, size6); n > p.o.MaxEntries {
 		return fmt.Errorf("%w: %d prefixes of one address family, %d fit", ErrFull, n, p.o.MaxEntries)
 	}
 	return nil
 }
 
-func family(prefix netip.Prefix) int {
-	if prefix.Addr().Is4() {
-		return 0
-	}
-	return 1
+// edit is what the lists say, or said, of a prefix.
+type edit struct {
+	prefix netip.Prefix
+	own    source
 }
 
-// apply makes the changes in memory and in the kernel, or in neither.
-func (p *Plane) apply(changes map[netip.Prefix]source) error {
-	before := make(map[netip.Prefix]source, len(changes))
-	for prefix := range changes {
-		before[prefix], _ = p.sources.Get(prefix)
-	}
-	if err := p.store(changes); err != nil {
-		return errors.Join(err, p.store(before))
-	}
-	return nil
-}
-
-func (p *Plane) store(changes map[netip.Prefix]source) error {
-	for prefix, s := range changes {
-		if s.empty() {
-			p.sources.Delete(prefix)
-		} else {
-			p.sources.Insert(prefix, s)
-		}
-	}
-	if p.sources.Size() > 0 && p.knobs.Listed == 0 {
-		p.knobs.Listed = 1
-		if err := p.publish(); err != nil {
-			return err
-		}
-	}
-	if err := p.push(changes); err != nil {
-		return err
-	}
-	if p.sources.Size() == 0 && p.knobs.Listed == 1 {
-		p.knobs.Listed = 0
-		return p.publish()
-	}
-	return nil
-}
-
-// push writes the changed prefixes and all that they cover to the kernel.
-func (p *Plane) push(changes map[netip.Prefix]source) error {
-	affected := make(map[netip.Prefix]bool, len(changes))
-	for prefix := range changes {
-		for nested := range p.sources.Subnets(prefix) {
-			affected[nested] = true
-		}
-	}
-	var b [2]batch
-	for prefix := range affected {
-		b[family(prefix)].add(prefix, folded(p.sources, prefix))
-	}
-	for f := range b {
-		if err := b[f].update(p.tries[f]); err != nil {
-			return err
-		}
-	}
-	for prefix, s := range changes {
-		if !s.empty() {
+// apply makes n changes in memory and for the packet path, one after the other, or none of them.
+func (p *Plane) apply(n int, change func(i int) (netip.Prefix, source)) error {
+	before := make([]edit, 0, n)
+	grow := false
+	for i := range n {
+		prefix, own := change(i)
+		old, _ := p.sources.Get(prefix)
+		if own == old {
 			continue
 		}
-		if err := p.tries[family(prefix)].Delete(trieKey(prefix)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("remove %v from the kernel: %w", prefix, err)
+		before = append(before, edit{prefix, old})
+		enter(p.sources, prefix, own)
+		if own.empty() {
+			p.lists.removed++
+		}
+		if grow {
+			continue
+		}
+		switch err := p.lists.update(p.sources, prefix); {
+		case errors.Is(err, errGrow):
+			grow = true
+		case err != nil:
+			return errors.Join(err, p.undo(before))
 		}
 	}
-	return nil
-}
-
-// folded returns what the lists say of a prefix and of all that cover it.
-func folded(t *bart.Table[source], prefix netip.Prefix) (sum source) {
-	for _, s := range t.Supernets(prefix) {
-		sum = sum.fold(s)
-	}
-	return sum
-}
-
-// replaceTries builds new tries and puts them in force. The caller holds mu.
-func (p *Plane) replaceTries(next *bart.Table[source]) error {
-	var b [2]batch
-	for prefix := range next.All() {
-		b[family(prefix)].add(prefix, folded(next, prefix))
-	}
-	var tries [2]*ebpf.Map
-	for f, outer := range []string{bpfMapSources4, bpfMapSources6} {
-		spec := p.spec.Maps[outer].InnerMap.Copy()
-		spec.Name = outer
-		trie, err := ebpf.NewMap(spec)
-		if err == nil {
-			tries[f] = trie
-			err = b[f].update(trie)
-		}
-		if err != nil {
-			closeMaps(tries[:])
-			return fmt.Errorf("build list: %w", err)
-		}
-	}
-	return p.swap(tries, next)
-}
-
-func (p *Plane) swap(tries [2]*ebpf.Map, next *bart.Table[source]) error {
-	p.knobs.Listed = toByte(next.Size() > 0 || p.sources.Size() > 0)
-	err := p.publish()
-	for f, outer := range []*ebpf.Map{p.objs.Sources4, p.objs.Sources6} {
-		if err == nil {
-			err = outer.Put(uint32(0), tries[f])
-		}
-	}
+	err := p.follow(grow)
 	if err != nil {
-		if p.tries[0] != nil {
-			err = errors.Join(err, p.objs.Sources4.Put(uint32(0), p.tries[0]))
-		}
-		closeMaps(tries[:])
-		return fmt.Errorf("put list in place: %w", err)
+		err = errors.Join(err, p.undo(before))
 	}
-	closeMaps(p.tries[:])
-	p.tries, p.sources = tries, next
-	p.knobs.Listed = toByte(next.Size() > 0)
-	return p.publish()
+	return err
 }
 
-func closeMaps(maps []*ebpf.Map) {
-	for _, m := range maps {
-		if m != nil {
-			m.Close()
+// follow builds the tables anew where that is due, and has them asked if there is anything in them.
+func (p *Plane) follow(grow bool) error {
+	if grow {
+		return p.rebuild(p.sources)
+	}
+	if p.lists.removed > p.sources.Size()+leastGarbage {
+		p.lists.removed = 0
+		if err := p.rebuild(p.sources); err != nil {
+			p.log.Warn("the lists are right, but what was removed still takes room", "err", err)
 		}
 	}
+	return p.setListed(p.sources.Size() > 0)
 }
 
-// batch collects keys and values of one trie.
-type batch struct {
-	keys4  []bpfSource4Key
-	keys6  []bpfSource6Key
-	values []bpfSourceValue
-}
+// leastGarbage: fewer removed prefixes are not worth building the tables anew.
+const leastGarbage = 8192
 
-func (b *batch) add(prefix netip.Prefix, s source) {
-	if s.empty() {
-		return
-	}
-	if prefix.Addr().Is4() {
-		b.keys4 = append(b.keys4, bpfSource4Key{Prefixlen: uint32(prefix.Bits()), Addr: prefix.Addr().As4()})
-	} else {
-		b.keys6 = append(b.keys6, bpfSource6Key{Prefixlen: uint32(prefix.Bits()), Addr: prefix.Addr().As16()})
-	}
-	b.values = append(b.values, bpfSourceValue(s))
-}
-
-func trieKey(prefix netip.Prefix) any {
-	if prefix.Addr().Is4() {
-		return bpfSource4Key{Prefixlen: uint32(prefix.Bits()), Addr: prefix.Addr().As4()}
-	}
-	return bpfSource6Key{Prefixlen: uint32(prefix.Bits()), Addr: prefix.Addr().As16()}
-}
-
-// update writes the batch in one call where the kernel has that for tries (5.16), else one by one.
-func (b *batch) update(trie *ebpf.Map) error {
-	if len(b.values) == 0 {
+func (p *Plane) setListed(on bool) error {
+	if p.knobs.Listed == toByte(on) {
 		return nil
 	}
-	var err error
-	if b.keys4 != nil {
-		_, err = trie.BatchUpdate(b.keys4, b.values, nil)
-	} else {
-		_, err = trie.BatchUpdate(b.keys6, b.values, nil)
+	p.knobs.Listed = toByte(on)
+	err := p.publish()
+	if err != nil {
+		p.knobs.Listed = toByte(!on)
 	}
-	if !errors.Is(err, ebpf.ErrNotSupported) {
-		return explainUpdate(err)
+	return err
+}
+
+// undo takes back changes. What was there before has room.
+func (p *Plane) undo(before []edit) error {
+	var errs []error
+	for _, e := range slices.Backward(before) {
+		enter(p.sources, e.prefix, e.own)
+		errs = append(errs, p.lists.update(p.sources, e.prefix))
 	}
-	for i, value := range b.values {
-		if b.keys4 != nil {
-			err = trie.Put(b.keys4[i], value)
-		} else {
-			err = trie.Put(b.keys6[i], value)
-		}
-		if err != nil {
-			return explainUpdate(err)
-		}
+	return errors.Join(errs...)
+}
+
+// rebuild builds tables from next and puts them in force in one step. The caller holds mu.
+func (p *Plane) rebuild(next *bart.Table[source]) error {
+	if err := p.checkSize(next.Size4(), next.Size6()); err != nil {
+		return err
+	}
+	t, err := buildTable(next)
+	if err != nil {
+		return fmt.Errorf("build lists: %w", err)
+	}
+	if err := t.share(p.spec.Maps[bpfMapLists].InnerMap); err != nil {
+		return fmt.Errorf("build lists: %w", err)
+	}
+	if err := p.swap(t, next); err != nil {
+		return errors.Join(fmt.Errorf("put lists in place: %w", err), t.close())
 	}
 	return nil
 }
 
-func explainUpdate(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, unix.ENOSPC):
-		return fmt.Errorf("%w in the kernel: %w", ErrFull, err)
-	case errors.Is(err, unix.ENOMEM):
-		return fmt.Errorf("no memory for the list in the kernel (the memory limit of this control group?): %w", err)
+func (p *Plane) swap(t *table, next *bart.Table[source]) error {
+	old := p.lists
+	if old != nil {
+		t.set.Slot = old.set.Slot ^ 1
 	}
-	return fmt.Errorf("write list to the kernel: %w", err)
+	if err := p.objs.Lists.Put(t.set.Slot, t.m); err != nil {
+		return err
+	}
+	knobs := p.knobs
+	p.knobs.Lists, p.knobs.Listed = t.set, toByte(next.Size() > 0)
+	if err := p.publish(); err != nil {
+		p.knobs = knobs
+		return errors.Join(err, p.objs.Lists.Delete(t.set.Slot))
+	}
+	p.lists, p.sources = t, next
+	if old == nil {
+		return nil
+	}
+	time.Sleep(knobGrace) // packets that began before still ask the old tables
+	if err := errors.Join(p.objs.Lists.Delete(old.set.Slot), old.close()); err != nil {
+		p.log.Warn("memory of the replaced lists is not free", "err", err)
+	}
+	return nil
 }

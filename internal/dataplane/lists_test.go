@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/gaissmai/bart"
 
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
@@ -101,7 +104,7 @@ func TestListsAgreeWithANaiveModel(t *testing.T) {
 			}
 		}
 	}
-	checkTries(t, p)
+	checkEdges(t, p)
 }
 
 // mutate does one random operation to the plane and to the model.
@@ -154,36 +157,75 @@ func randomEntries(r *rand.Rand, now time.Time) (entries []traffic.Entry) {
 	return entries
 }
 
-// checkTries compares the kernel's tries with the table in memory, entry by entry.
-func checkTries(t *testing.T, p *Tester) {
+// checkEdges asks the program for the first and last address of every prefix, and for those beside them.
+func checkEdges(t *testing.T, p *Tester) {
 	t.Helper()
-	found := 0
-	for f, trie := range p.tries {
-		var key [20]byte
-		var value bpfSourceValue
-		it := trie.Iterate()
-		k := key[:8]
-		if f == 1 {
-			k = key[:]
-		}
-		for it.Next(&k, &value) {
-			found++
-		}
-		if err := it.Err(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if found != p.sources.Size() {
-		t.Errorf("%d entries in the kernel, %d in memory", found, p.sources.Size())
-	}
 	for prefix := range p.sources.All() {
-		var value bpfSourceValue
-		if err := p.tries[family(prefix)].Lookup(trieKey(prefix), &value); err != nil {
-			t.Errorf("%v is not in the kernel: %v", prefix, err)
-		} else if got, want := source(value), folded(p.sources, prefix); got != want {
-			t.Errorf("%v is %+v in the kernel, want %+v", prefix, got, want)
+		for _, a := range edges(prefix) {
+			checkAddr(t, p, a)
 		}
 	}
+}
+
+func edges(prefix netip.Prefix) (all []netip.Addr) {
+	first, last := prefix.Addr(), lastAddr(prefix)
+	for _, a := range []netip.Addr{first, last, first.Prev(), last.Next()} {
+		if a.IsValid() && !a.Is4In6() {
+			all = append(all, a)
+		}
+	}
+	return all
+}
+
+func lastAddr(prefix netip.Prefix) netip.Addr {
+	b := prefix.Addr().AsSlice()
+	for i := prefix.Bits(); i < 8*len(b); i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+// listClock is the time at which checkAddr asks.
+const listClock = 1_000_000 * time.Second
+
+// checkAddr compares the program with the longest match in bart, folded.
+func checkAddr(t testing.TB, p *Tester, a netip.Addr) {
+	t.Helper()
+	v, err := p.Run(tcpFrame(a), listClock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := modelVerdict(p.sources, a); v.Reason != want {
+		t.Fatalf("%v is %v, want %v; %v", a, v.Reason, want, covering(p.sources, a))
+	}
+}
+
+func covering(sources *bart.Table[source], a netip.Addr) (all []string) {
+	for prefix, s := range sources.Supernets(netip.PrefixFrom(a, a.BitLen())) {
+		all = append(all, fmt.Sprintf("%v %+v", prefix, s))
+	}
+	return all
+}
+
+// modelVerdict asks all entries that cover the address.
+func modelVerdict(sources *bart.Table[source], a netip.Addr) traffic.Reason {
+	var sum source
+	for _, s := range sources.Supernets(netip.PrefixFrom(a, a.BitLen())) {
+		sum = sum.fold(s)
+	}
+	now := uint64(listClock)
+	switch {
+	case sum.Allowed > now:
+		return traffic.ReasonAllowlist
+	case sum.Forced > now:
+		return traffic.ReasonBlocklist
+	case sum.Protected > now:
+		return traffic.ReasonProtected
+	case sum.Blocked > now:
+		return traffic.ReasonBlocklist
+	}
+	return traffic.ReasonPass
 }
 
 func entry(prefix string) traffic.Entry { return traffic.Entry{Prefix: netip.MustParsePrefix(prefix)} }
@@ -312,5 +354,110 @@ func TestManyEntries(t *testing.T) {
 	if r := verdictOf(t, p, "10.0.0.1"); r != traffic.ReasonBlocklist {
 		t.Errorf("covered source is %v", r)
 	}
-	checkTries(t, p)
+	checkEdges(t, p)
+}
+
+// TestNoMemoryForALargerList: what does not fit in place needs a new map, and without memory for
+// it nothing changes, however far the change had come.
+func TestNoMemoryForALargerList(t *testing.T) {
+	p := newTester(t, Options{})
+	kept := []traffic.Entry{entry("192.0.2.1/32"), entry("2001:db8::/64")}
+	if err := p.Put(traffic.ListBlock, kept); err != nil {
+		t.Fatal(err)
+	}
+	p.spec.Maps[bpfMapLists].InnerMap.ValueSize = 1 << 30 // more than there is
+	wide := entry("10.0.0.0/8")                           // does not fit the tables of a short list
+	for name, do := range map[string]func() error{
+		"put": func() error {
+			return p.Put(traffic.ListBlock, []traffic.Entry{entry("192.0.2.2/32"), entry("2001:db8::/48"), wide, entry("192.0.2.3/32")})
+		},
+		"replace": func() error { return p.Replace(traffic.ListBlock, []traffic.Entry{wide}) },
+		"remove many": func() error {
+			return p.Remove(traffic.ListBlock, append(make([]netip.Prefix, maxLive), kept[0].Prefix))
+		},
+	} {
+		err := do()
+		if err == nil || !strings.Contains(err.Error(), "no memory for the lists in the kernel") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if n := p.sources.Size(); n != len(kept) {
+			t.Errorf("%s: %d entries, want %d", name, n, len(kept))
+		}
+		for source, want := range map[string]traffic.Reason{
+			"192.0.2.1": traffic.ReasonBlocklist, "192.0.2.2": traffic.ReasonPass, "192.0.2.3": traffic.ReasonPass, "10.0.0.1": traffic.ReasonPass,
+			"2001:db8::1": traffic.ReasonBlocklist, "2001:db8:0:1::1": traffic.ReasonPass,
+		} {
+			if r := verdictOf(t, p, source); r != want {
+				t.Errorf("%s: %s is %v, want %v", name, source, r, want)
+			}
+		}
+	}
+}
+
+// TestMemoryFollowsTheLists: what the lists may hold at most takes no memory before they hold it.
+func TestMemoryFollowsTheLists(t *testing.T) {
+	p := newTester(t, Options{MaxEntries: 16_000_000})
+	size := func() uint64 {
+		t.Helper()
+		all, err := p.Memory()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range all {
+			if m.Name == bpfMapLists {
+				return m.Bytes
+			}
+		}
+		t.Fatal("the lists are not among the maps")
+		return 0
+	}
+	empty := size()
+	if empty > 256<<10 {
+		t.Errorf("empty lists take %d bytes", empty)
+	}
+	var many []traffic.Entry
+	for i := range 20_000 {
+		many = append(many, entry(fmt.Sprintf("10.%d.%d.0/25", i/256, i%256)))
+	}
+	if err := p.Replace(traffic.ListBlock, many); err != nil {
+		t.Fatal(err)
+	}
+	if n := size(); n < 4<<20 || n > 8<<20 {
+		t.Errorf("20 000 entries take %d bytes", n)
+	}
+	if err := p.Replace(traffic.ListBlock, nil); err != nil {
+		t.Fatal(err)
+	}
+	if n := size(); n != empty {
+		t.Errorf("empty again, the lists take %d bytes, %d before", n, empty)
+	}
+}
+
+// TestWhatIsRemovedGoes: entries that come and go leave something behind, but not without bound.
+func TestWhatIsRemovedGoes(t *testing.T) {
+	p := newTester(t, Options{})
+	if err := p.Put(traffic.ListBlock, []traffic.Entry{entry("192.0.2.1/32")}); err != nil {
+		t.Fatal(err)
+	}
+	changes := 60_000
+	if testing.Short() {
+		changes = 6000
+	}
+	for i := range changes {
+		for _, e := range []traffic.Entry{
+			{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32), Expires: time.Unix(int64(i), 1)},
+			{Prefix: netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 0x0d, 0xb8, 14: byte(i >> 8), 15: byte(i)}), 128)},
+		} {
+			if err := p.Put(traffic.ListBlock, []traffic.Entry{e}); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.Remove(traffic.ListBlock, []netip.Prefix{e.Prefix}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if used := p.lists.usedVerdicts + p.lists.usedRecords6 + p.lists.usedLines4; used > 10_000 {
+		t.Errorf("one entry is left, and %d things in the tables", used)
+	}
+	checkEdges(t, p)
 }

@@ -38,7 +38,7 @@ var TunnelNames = map[string]Tunnel{
 type Options struct {
 	Tunnels    Tunnel // bits; 0: none
 	Sources    int    // sources metered at once (default 65 536)
-	MaxEntries int    // prefixes on all lists together, for each address family (default 200 000)
+	MaxEntries int    // prefixes on all lists together, for each address family (default 1 000 000)
 	RingBytes  int    // of the ring of sampled events, a power of two and multiple of the page size (default 256 KiB)
 
 	EventsPerSecond int // budget of sampled events over all CPUs; 0: none
@@ -46,15 +46,16 @@ type Options struct {
 	Policies        traffic.Policies
 	Observe         bool
 
-	PinPath     string // directory on a bpffs; "": nothing is pinned, the program dies with the process
-	AdoptFrom   string // interface whose pinned counters are gone on with
-	VerifierLog bool   // on a refused load, the error carries the verifier's whole log
-	Log         *slog.Logger
+	PinPath       string // directory on a bpffs; "": nothing is pinned, the program dies with the process
+	AdoptFrom     string // interface whose pinned counters are gone on with
+	VerifierLog   bool   // on a refused load, the error carries the verifier's whole log
+	VerifierStats bool   // ask the verifier for its statistics, see Verify
+	Log           *slog.Logger
 }
 
 const (
 	defaultSources    = 65536
-	defaultMaxEntries = 200000
+	defaultMaxEntries = 1_000_000
 	defaultRingBytes  = 256 << 10
 )
 
@@ -89,8 +90,8 @@ type Plane struct {
 	active  uint32
 	flipped time.Time
 	sources *bart.Table[source]
-	tries   [2]*ebpf.Map // in force: IPv4, IPv6
-	meter   *ebpf.Map    // in force
+	lists   *table
+	meter   *ebpf.Map // in force
 	links   map[string]*attached
 	armed   armedSet
 }
@@ -140,16 +141,15 @@ func (p *Plane) configure() error {
 	if p.o.EventsPerSecond == 0 {
 		s.Maps[bpfMapSamples].MaxEntries = uint32(pageSize)
 	}
-	for _, name := range []string{bpfMapSources4, bpfMapSources6} {
-		// One to spare: a full trie of kernel 5.10 refuses even to overwrite.
-		s.Maps[name].InnerMap.MaxEntries = uint32(p.o.MaxEntries) + 1
-	}
 	return nil
 }
 
 func (p *Plane) create() error {
 	opts := &ebpf.CollectionOptions{MapReplacements: p.adoptMaps()}
 	defer closeAll(opts.MapReplacements)
+	if p.o.VerifierStats {
+		opts.Programs.LogLevel = ebpf.LogLevelStats
+	}
 	if p.o.VerifierLog {
 		opts.Programs.LogLevel = ebpf.LogLevelInstruction | ebpf.LogLevelStats
 		opts.Programs.LogSizeStart = 64 << 20
@@ -186,8 +186,8 @@ func (p *Plane) Leave() error {
 }
 
 func (p *Plane) free() error {
-	errs := []error{p.objs.Close()}
-	for _, m := range []*ebpf.Map{p.tries[0], p.tries[1], p.meter, p.armed.table} {
+	errs := []error{p.objs.Close(), p.lists.close()}
+	for _, m := range []*ebpf.Map{p.meter, p.armed.table} {
 		if m != nil {
 			errs = append(errs, m.Close())
 		}

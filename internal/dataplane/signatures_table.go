@@ -232,7 +232,7 @@ func (p *Plane) fillRules(t *bpfSignatures, placed *placedRules, slots [signatur
 			continue
 		}
 		r := &t.Rules[slot]
-		r.Until = p.until(a.Expires)
+		r.Until = p.clock()(a.Expires)
 		r.Action = uint8(a.Action)
 		r.Filter = slots[slot].filter
 		r.Line = slots[slot].line(slot)

@@ -76,19 +76,12 @@ func (r *DoctorReport) checkKernel() {
 
 // checkLoad loads the real program and lets go of it.
 func (r *DoctorReport) checkLoad(cfg config.Config) {
-	o := planeOptions(cfg)
-	p, err := dataplane.New(o)
+	cost, err := dataplane.Verify(planeOptions(cfg))
 	if err != nil {
 		r.add("program", CheckFail, "", "%v", err)
 		return
 	}
-	defer p.Close()
-	n, err := p.VerifierCost()
-	if err != nil {
-		r.add("program", CheckOK, "", "the verifier accepts it")
-		return
-	}
-	r.add("program", CheckOK, "", "the verifier accepts it, %d instructions processed", n)
+	r.add("program", CheckOK, "", "the verifier accepts it, %d instructions processed", cost.Instructions)
 }
 
 func (r *DoctorReport) checkPins(cfg config.Config) {

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"encoding/json"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sentinel-x/sentinel-x/internal/engine"
+)
+
+// readJSON runs a command with --json and reads what it printed, strictly.
+func readJSON(t *testing.T, into any, args ...string) {
+	t.Helper()
+	out := runCLI(t, "", append(args, "--json")...)
+	if out.exit != 0 {
+		t.Fatalf("%v: exit status %d, %s", args, out.exit, out.stderr)
+	}
+	if err := json.Unmarshal([]byte(out.stdout), into); err != nil {
+		t.Fatalf("%v: %v", args, err)
+	}
+}
+
+func checkHost(t *testing.T, h engine.BenchHost) {
+	t.Helper()
+	if h.Kernel == "" || h.CPU == "" || h.CPUs == 0 || h.Date.IsZero() {
+		t.Errorf("host %+v", h)
+	}
+}
+
+func TestBenchVerdict(t *testing.T) {
+	var r engine.VerdictReport
+	readJSON(t, &r, "bench", "verdict", "--rounds", "1", "--packets", "2000", "--prefixes", "2000")
+	checkHost(t, r.BenchHost)
+	var names []string
+	for _, c := range r.Cases {
+		names = append(names, c.Name)
+		if c.NS <= 0 || c.P99NS <= 0 {
+			t.Errorf("case %+v", c)
+		}
+	}
+	want := []string{
+		"pass_clean", "pass_metered", "pass_new_sources", "drop_meter", "pass_ipv6_ext",
+		"pass_blocklist_1m", "drop_blocklist_1k", "drop_blocklist_1m", "pass_blocklist_1m_v6", "drop_blocklist_1m_v6",
+		"pass_signature_64", "drop_signature_64", "pass_all",
+	}
+	if diff := cmp.Diff(want, names); diff != "" {
+		t.Errorf("cases (-want +got):\n%s", diff)
+	}
+	if r.BaselineNS <= 0 || r.Verifier.Instructions == 0 || r.Verifier.StackBytes() == 0 {
+		t.Errorf("baseline %v, verifier %+v", r.BaselineNS, r.Verifier)
+	}
+}
+
+func TestBenchScale(t *testing.T) {
+	var r engine.ScaleReport
+	readJSON(t, &r, "bench", "scale", "--rounds", "1", "--packets", "2000",
+		"--prefixes", "10,2000", "--signatures", "1,64", "--sources", "1,5000")
+	checkHost(t, r.BenchHost)
+	var got []string
+	for _, s := range r.Series {
+		got = append(got, s.Axis+" "+s.Engine+" "+s.Case)
+		if len(s.Points) != 2 || s.Points[0].NS <= 0 || s.Points[1].NS <= 0 || s.Points[0].N >= s.Points[1].N {
+			t.Errorf("series %+v", s)
+		}
+	}
+	slices.Sort(got)
+	want := []string{
+		"prefixes sentinel_x listed", "prefixes sentinel_x not_listed", "prefixes tutorial listed", "prefixes tutorial not_listed",
+		"signatures sentinel_x match", "signatures sentinel_x no_match",
+		"sources sentinel_x metered", "sources tutorial metered",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("series (-want +got):\n%s", diff)
+	}
+}
+
+func TestBenchMemory(t *testing.T) {
+	var r engine.MemoryReport
+	readJSON(t, &r, "bench", "memory")
+	checkHost(t, r.BenchHost)
+	if len(r.Setups) != 2 {
+		t.Fatalf("%d setups", len(r.Setups))
+	}
+	for _, s := range r.Setups {
+		var sum uint64
+		for _, m := range s.Maps {
+			sum += m.Bytes
+		}
+		if sum == 0 || sum != s.Bytes {
+			t.Errorf("%s: maps take %d bytes, the sum says %d", s.Name, sum, s.Bytes)
+		}
+	}
+}
+
+func TestBenchRefuses(t *testing.T) {
+	for _, args := range [][]string{
+		{"verdict", "--rounds", "0"},
+		{"verdict", "--packets", "0"},
+		{"verdict", "--prefixes", "-1"},
+		{"verdict", "more"},
+		{"scale", "--rounds", "0"},
+		{"scale", "--prefixes", "0"},
+		{"scale", "--signatures", "65"},
+		{"scale", "--sources", "1,x"},
+		{"memory", "more"},
+		{"nonsense"},
+	} {
+		if out := runCLI(t, "", append([]string{"bench"}, args...)...); out.exit != 2 || out.stderr == "" {
+			t.Errorf("bench %v: exit status %d, want 2; %s", args, out.exit, out.stderr)
+		}
+	}
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dataplane
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// VerifierCost is what the kernel's verifier had to do to accept the program.
+type VerifierCost struct {
+	Instructions int   `json:"instructions"` // processed, of at most 1 000 000
+	States       int   `json:"states"`       // kept to compare with
+	Stack        []int `json:"stack"`        // bytes of the program and of each of its subprograms; 512 hold for a chain of calls
+}
+
+// StackBytes is what all subprograms take together, an upper bound for any chain of calls.
+func (c VerifierCost) StackBytes() (sum int) {
+	for _, n := range c.Stack {
+		sum += n
+	}
+	return sum
+}
+
+// Verify loads the program as New does, asks the verifier for its statistics and
+// frees the program again.
+func Verify(o Options) (c VerifierCost, err error) {
+	o.PinPath, o.VerifierLog, o.VerifierStats = "", false, true
+	p, err := New(o)
+	if err != nil {
+		return c, err
+	}
+	log := p.objs.Sentinel.VerifierLog
+	if err := p.Close(); err != nil {
+		return c, err
+	}
+	return parseVerifierLog(log)
+}
+
+// parseVerifierLog reads the statistics behind the log:
+//
+//	stack depth 80+0+64
+//	processed 33506 insns (limit 1000000) max_states_per_insn 12 total_states 1710 peak_states 598 mark_read 96
+func parseVerifierLog(log string) (c VerifierCost, err error) {
+	for line := range strings.Lines(log) {
+		if depths, ok := strings.CutPrefix(strings.TrimSpace(line), "stack depth "); ok {
+			if c.Stack, err = parseDepths(depths); err != nil {
+				return c, err
+			}
+		}
+		var limit, perInstruction int
+		_, err := fmt.Sscanf(line, "processed %d insns (limit %d) max_states_per_insn %d total_states %d",
+			&c.Instructions, &limit, &perInstruction, &c.States)
+		if err == nil {
+			return c, nil
+		}
+	}
+	return c, fmt.Errorf("read the verifier's statistics: not in its log %q", log)
+}
+
+func parseDepths(text string) ([]int, error) {
+	var depths []int
+	for word := range strings.SplitSeq(text, "+") {
+		n, err := strconv.Atoi(word)
+		if err != nil {
+			return nil, fmt.Errorf("read the verifier's stack depths %q: %w", text, err)
+		}
+		depths = append(depths, n)
+	}
+	return depths, nil
+}
