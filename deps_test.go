@@ -39,7 +39,8 @@ var mayImport = map[string][]string{
 
 // onlyUser names the one package whose subject a library is.
 var onlyUser = map[string]string{
-	"github.com/cilium/ebpf": "dataplane",
+	"github.com/cilium/ebpf":      "dataplane",
+	"github.com/cloudflare/cbpfc": "dataplane",
 }
 
 // source is one file of ours: Go (parsed), C, or a shell script.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -83,7 +84,10 @@ type Plane struct {
 	objs     bpfObjects
 	features Features
 	replay   bool
-	fence    atomic.Uint32 // orders stores to shared memory; its value means nothing
+	shared   map[string]*ebpf.Map // what a program loaded anew goes on with, by name
+	sections map[string]*ebpf.Map // those of the constants and variables
+	running  sync.RWMutex         // held by who runs objs.Sentinel without mu
+	fence    atomic.Uint32        // orders stores to shared memory; its value means nothing
 
 	mu      sync.Mutex // guards what follows
 	knobs   bpfKnobs
@@ -94,6 +98,7 @@ type Plane struct {
 	meter   *ebpf.Map // in force
 	links   map[string]*attached
 	armed   armedSet
+	filters filterSet // of the loaded program
 }
 
 // New loads the program with empty lists and attaches it nowhere. It returns an
@@ -154,9 +159,18 @@ func (p *Plane) create() error {
 		opts.Programs.LogLevel = ebpf.LogLevelInstruction | ebpf.LogLevelStats
 		opts.Programs.LogSizeStart = 64 << 20
 	}
-	if err := p.spec.LoadAndAssign(&p.objs, opts); err != nil {
+	coll, err := ebpf.NewCollectionWithOptions(p.spec, *opts)
+	if err != nil {
 		return explainLoad(err, p.o.VerifierLog)
 	}
+	// A program loaded anew goes on with all maps but the constants'.
+	p.shared = maps.Clone(coll.Maps)
+	delete(p.shared, ".rodata")
+	if err := coll.Assign(&p.objs); err != nil {
+		coll.Close()
+		return fmt.Errorf("take over the loaded objects: %w", err)
+	}
+	p.sections = coll.Maps
 	return nil
 }
 
@@ -187,6 +201,7 @@ func (p *Plane) Leave() error {
 
 func (p *Plane) free() error {
 	errs := []error{p.objs.Close(), p.lists.close()}
+	closeAll(p.sections)
 	for _, m := range []*ebpf.Map{p.meter, p.armed.table} {
 		if m != nil {
 			errs = append(errs, m.Close())

@@ -56,20 +56,28 @@ func (p *Plane) setSignatures(armed []signature.Armed, slots [signature.Slots]ar
 		return err
 	}
 	placed := place(armed, slots)
+	filters, err := p.placeFilters(&placed, &slots)
+	if err != nil {
+		return err
+	}
+	if err := p.loadFilters(filters); err != nil {
+		return err
+	}
+	return p.installSignatures(&placed, slots)
+}
+
+// installSignatures builds the table of the rules, flips to it, and frees the one before.
+func (p *Plane) installSignatures(placed *placedRules, slots [signature.Slots]armedSlot) error {
 	next := armedSet{slots: slots, index: p.armed.index ^ 1}
 	rules := bpfRuleSet{Slot: next.index}
-	if len(armed) > 0 {
-		table, err := p.compileSignatures(&placed, slots)
+	rules.Rules = where(placed, func(*signature.Rule) bool { return true })
+	if rules.Rules != 0 {
+		table, err := p.compileSignatures(placed, slots)
 		if err != nil {
 			return err
 		}
 		if next.table, err = p.buildTable(next.index, table); err != nil {
 			return err
-		}
-		for slot, a := range placed {
-			if a != nil {
-				rules.Rules |= 1 << slot
-			}
 		}
 	}
 	old := p.knobs

@@ -77,7 +77,9 @@ func (t *Tester) Run(frame []byte, at time.Duration) (Verdict, error) {
 		return Verdict{}, fmt.Errorf("set the clock: %w", err)
 	}
 	t.run.Data = frame
+	t.running.RLock()
 	action, err := t.objs.Sentinel.Run(&t.run)
+	t.running.RUnlock()
 	if err != nil {
 		return Verdict{}, explainRun(err, len(frame))
 	}
