@@ -148,6 +148,29 @@ func TestSignatureUnderFire(t *testing.T) {
 	d.stop(t)
 }
 
+// Pinned, rules go on after kill -9, end by themselves, and the next start takes them over.
+func TestSignatureOutlivesTheDaemon(t *testing.T) {
+	u := newUnderFire(t)
+	pins := u.bpffs(t)
+	d := u.start(t, u.runArgs("--pin-path", pins)...)
+	u.ok(t, "signature", "add", amplified, "--target", lab.Victim4.String(), "--action", "drop")
+	u.dropped(t, "armed", 1)
+	d.kill()
+	before := u.reached()
+	time.Sleep(500 * time.Millisecond)
+	if n := u.reached() - before; n > 0 {
+		t.Errorf("after kill -9: %d frames of the flood arrived", n)
+	}
+	d = u.start(t, u.runArgs("--pin-path", pins)...)
+	u.dropped(t, "taken over", 1)
+	if n := u.reached() - before; n > 0 {
+		t.Errorf("during the take-over: %d frames of the flood arrived", n)
+	}
+	u.ok(t, "signature", "add", amplified, "--target", lab.Victim4.String(), "--action", "drop", "--ttl", "2s")
+	d.kill()
+	u.passes(t, "a dead daemon drops for ever")
+}
+
 // A rule that drops more than its share lets the rest pass, and says so once.
 func TestSignatureCeiling(t *testing.T) {
 	u := newUnderFire(t)

@@ -16,7 +16,7 @@ import (
 )
 
 // maxRuleLine is longer than the longest expression and comment, every byte of them quoted.
-const maxRuleLine = 8192
+const maxRuleLine = 32 << 10
 
 // parseSignatures reads a file of signatures: a line each, the arguments of
 // `signature add` quoted as in a shell. Empty lines and lines that begin with #

@@ -20,7 +20,7 @@ const syntaxLocation = "expression"
 
 // SignatureRequest is a rule that somebody wants armed, on the wire.
 type SignatureRequest struct {
-	Expression string     `json:"expression" maxLength:"1000" example:"udp and src port 53 and len > 512" doc:"What packets match, in the language of docs/signatures.md"`
+	Expression string     `json:"expression" maxLength:"4000" example:"udp and src port 53 and len > 512" doc:"What packets match, in the language of docs/signatures.md"`
 	Target     string     `json:"target,omitempty" maxLength:"100" example:"192.0.2.10" doc:"Destination host or prefix, unless the expression has one"`
 	Action     string     `json:"action" enum:"drop,limit,observe"`
 	Rate       uint64     `json:"rate,omitempty" doc:"Packets a second that limit lets pass, of all sources together"`

@@ -187,7 +187,7 @@ func TestImportSignatures(t *testing.T) {
 		"bad target": {"--action drop --target x udp\n", `line 1: target "x" is not an address`},
 		"bad syntax": {good + "--action drop --target 192.0.2.10 udp adn\n", "line 2: column 5"},
 		"ceiling":    {"--action drop --ceiling 200% udp\n", `line 1: ceiling "200%" is not a share`},
-		"a long one": {"--action drop " + strings.Repeat("x", maxRuleLine) + "\n", "line 1: longer than 8192 bytes"},
+		"a long one": {"--action drop " + strings.Repeat("x", maxRuleLine) + "\n", "line 1: longer than 32768 bytes"},
 		"too many":   {strings.Repeat(good, 65), "line 65: more than 64 signatures"},
 		"not text":   {"\x00\x01\x02\n", "line 1: --action"},
 	} {

@@ -23,7 +23,7 @@ func (e *Engine) tick(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	e.begin(before)
+	e.setReading(before)
 	for {
 		select {
 		case <-ctx.Done():
@@ -64,11 +64,12 @@ func (e *Engine) read() (api.Counters, error) {
 	return api.CountersOf(&c, time.Now()), nil
 }
 
-// begin sets the reading from which the first rates are taken.
-func (e *Engine) begin(c api.Counters) {
+// setReading takes the place of the last reading, which it returns.
+func (e *Engine) setReading(c api.Counters) (before api.Counters) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.last = c
+	before, e.last = e.last, c
+	return before
 }
 
 // countHits gives the entries of both lists what ended on them between two readings.
@@ -89,11 +90,11 @@ func (e *Engine) measure() error {
 		e.log.Error("read counters", "error", err)
 		return err
 	}
+	before := e.setReading(c)
+	e.countHits(before, c) // may wait for an import: without mu
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.countHits(e.last, c)
-	e.rates = api.RatesBetween(e.last, c)
-	e.last = c
+	e.rates = api.RatesBetween(before, c)
 	if err := e.plane.AdaptSampling(e.rates.Passed.Packets, e.rates.Dropped.Packets+e.rates.WouldDrop.Packets); err != nil {
 		e.log.Error("adapt sampling", "error", err)
 	}

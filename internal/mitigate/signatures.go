@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	maxExpression = 1000 // bytes
+	maxExpression = 4000 // bytes
 	maxRate       = 1_000_000_000
 )
 

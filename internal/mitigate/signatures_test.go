@@ -159,7 +159,7 @@ func TestRefusedSignatures(t *testing.T) {
 		"over":            {rule(t, "udp and src port 53", -time.Second), "expired TTL", false},
 		"for ever":        {rule(t, "udp and src port 53", 200*365*24*time.Hour), "longer than 100 years", false},
 		"no text":         {with(func(s *signature.Armed) { s.Text = " " }), "an expression is missing", false},
-		"long text":       {with(func(s *signature.Armed) { s.Text = strings.Repeat("x", 1001) }), "expression of 1001 bytes; at most 1000 fit", false},
+		"long text":       {with(func(s *signature.Armed) { s.Text = strings.Repeat("x", 4001) }), "expression of 4001 bytes; at most 4000 fit", false},
 		"two lines":       {with(func(s *signature.Armed) { s.Text = "udp\nicmp" }), "not one line of text", false},
 		"long comment":    {with(func(s *signature.Armed) { s.Comment = strings.Repeat("x", 201) }), "comment of 201 bytes", false},
 		"config's":        {with(func(s *signature.Armed) { s.Origin = OriginConfig }), `origin "config" is not for signatures`, false},
