@@ -4,12 +4,16 @@ package cli
 
 import (
 	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sentinel-x/sentinel-x/internal/engine"
+	"github.com/sentinel-x/sentinel-x/internal/lab"
 )
 
 // readJSON runs a command with --json and reads what it printed, strictly.
@@ -96,6 +100,52 @@ func TestBenchMemory(t *testing.T) {
 	}
 }
 
+func TestBenchPeers(t *testing.T) {
+	before := remains(t)
+	var r lab.PeerReport
+	readJSON(t, &r, "bench", "peers", "--rounds", "1", "--duration", "100ms", "--prefixes", "100")
+	checkHost(t, r.BenchHost)
+	var names []string
+	for _, c := range r.Cases {
+		names = append(names, c.Name)
+		if c.MPPS <= 0 || c.OfBare <= 0 || c.OfferedMPPS <= 0 || c.Requests == 0 {
+			t.Errorf("case %+v", c)
+		}
+	}
+	for _, m := range r.Missing {
+		names = append(names, m.Name)
+		if m.Why == "" {
+			t.Errorf("%s is missing without a reason", m.Name)
+		}
+	}
+	want := []string{
+		"iptables_input", "iptables_raw", "nft_ingress", "nft_raw", "none",
+		"sentinel_x_list", "sentinel_x_meter", "sentinel_x_signature", "tc_bpf", "xdp_drop_bare", "xdp_filter",
+	}
+	slices.Sort(names)
+	if diff := cmp.Diff(want, names); diff != "" {
+		t.Errorf("filters, present and missing (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(before, remains(t)); diff != "" {
+		t.Errorf("left behind (-before +after):\n%s", diff)
+	}
+}
+
+// remains lists what a run could leave on the machine: its namespaces, interfaces and pins.
+func remains(t *testing.T) (found []string) {
+	t.Helper()
+	for _, pattern := range []string{
+		fmt.Sprintf("/run/netns/sx-%d-*", os.Getpid()), fmt.Sprintf("/sys/class/net/sx*%d*", os.Getpid()), "/sys/fs/bpf/*",
+	} {
+		match, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, match...)
+	}
+	return found
+}
+
 func TestBenchRefuses(t *testing.T) {
 	for _, args := range [][]string{
 		{"verdict", "--rounds", "0"},
@@ -107,6 +157,10 @@ func TestBenchRefuses(t *testing.T) {
 		{"scale", "--signatures", "65"},
 		{"scale", "--sources", "1,x"},
 		{"memory", "more"},
+		{"peers", "--rounds", "0"},
+		{"peers", "--duration", "0s"},
+		{"peers", "--prefixes", "0"},
+		{"peers", "--prefixes", "65537"},
 		{"nonsense"},
 	} {
 		if out := runCLI(t, "", append([]string{"bench"}, args...)...); out.exit != 2 || out.stderr == "" {

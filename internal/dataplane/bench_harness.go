@@ -131,8 +131,3 @@ func listedPrefixes(family uint32, n int) []netip.Prefix {
 	}
 	return all
 }
-
-func trieEntry(p netip.Prefix) benchPrefixKey {
-	b := p.Addr().As4()
-	return benchPrefixKey{Length: uint32(p.Bits()), Addr: binary.LittleEndian.Uint32(b[:])}
-}

@@ -4,8 +4,10 @@ package dataplane
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/cilium/ebpf"
 
@@ -138,7 +140,7 @@ func newTutorial(s tutorialState, frags bool) (*tutorial, error) {
 	if err := spec.LoadAndAssign(&t.objs, nil); err != nil {
 		return nil, fmt.Errorf("load the tutorial's firewall: %w", err)
 	}
-	if err := fillTrie(t.objs.Prefixes, s.entries); err != nil {
+	if err := fillTrie(t.objs.Prefixes, listedPrefixes(4, s.entries)); err != nil {
 		return nil, errors.Join(err, t.close())
 	}
 	return t, nil
@@ -178,24 +180,25 @@ func (b *bench) measureTutorial(s benchSetup, frame []byte) (float64, error) {
 	return ns, nil
 }
 
-// fillTrie puts the benchmarks' first n IPv4 prefixes into the tutorial's trie.
-func fillTrie(trie *ebpf.Map, n int) error {
-	keys, values := make([]benchPrefixKey, 0, n), make([]uint32, n)
-	for _, p := range listedPrefixes(4, n) {
-		keys = append(keys, trieEntry(p))
-	}
-	if n == 0 {
+// fillTrie puts IPv4 prefixes into the tutorial's trie.
+func fillTrie(trie *ebpf.Map, prefixes []netip.Prefix) error {
+	if len(prefixes) == 0 {
 		return nil
+	}
+	keys, values := make([]benchPrefixKey, len(prefixes)), make([]uint32, len(prefixes))
+	for i, p := range prefixes {
+		b := p.Addr().As4()
+		keys[i] = benchPrefixKey{Length: uint32(p.Bits()), Addr: binary.LittleEndian.Uint32(b[:])}
 	}
 	_, err := trie.BatchUpdate(keys, values, nil)
 	if errors.Is(err, ebpf.ErrNotSupported) { // before 5.16
 		err = nil
-		for i := 0; err == nil && i < n; i++ {
+		for i := 0; err == nil && i < len(keys); i++ {
 			err = trie.Put(keys[i], values[i])
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("fill the trie with %d prefixes: %w", n, err)
+		return fmt.Errorf("fill the trie with %d prefixes: %w", len(prefixes), err)
 	}
 	return nil
 }

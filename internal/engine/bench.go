@@ -66,7 +66,7 @@ type VerdictReport struct {
 // Of the configuration, policies, tunnels and sizes count.
 func BenchVerdict(ctx context.Context, cfg config.Config, sizes BenchSizes) (VerdictReport, error) {
 	r := VerdictReport{BenchHost: NewBenchHost()}
-	po := planeOptions(cfg)
+	po := PlaneOptions(cfg)
 	var err error
 	if r.Verifier, err = dataplane.Verify(po); err != nil {
 		return r, err
@@ -88,7 +88,7 @@ type ScaleReport struct {
 func BenchScale(ctx context.Context, cfg config.Config, sizes ScaleSizes) (ScaleReport, error) {
 	r := ScaleReport{BenchHost: NewBenchHost(), Rounds: sizes.Rounds, Packets: sizes.Packets}
 	var err error
-	r.Series, err = dataplane.BenchScale(ctx, planeOptions(cfg), sizes)
+	r.Series, err = dataplane.BenchScale(ctx, PlaneOptions(cfg), sizes)
 	return r, err
 }
 
@@ -122,7 +122,7 @@ type MemoryReport struct {
 // on, each with a few protected addresses on the lists as a start finds them.
 func BenchMemory(cfg config.Config) (MemoryReport, error) {
 	r := MemoryReport{BenchHost: NewBenchHost(), LimitBytes: MemoryLimit, Within: true}
-	o := planeOptions(cfg)
+	o := PlaneOptions(cfg)
 	limited := o
 	for c := range limited.Limits.Class {
 		limited.Limits.Class[c] = traffic.Limit{Packets: 1000, Bytes: 1_000_000, Burst: time.Second}

@@ -76,7 +76,7 @@ func (r *DoctorReport) checkKernel() {
 
 // checkLoad loads the real program and lets go of it.
 func (r *DoctorReport) checkLoad(cfg config.Config) {
-	cost, err := dataplane.Verify(planeOptions(cfg))
+	cost, err := dataplane.Verify(PlaneOptions(cfg))
 	if err != nil {
 		r.add("program", CheckFail, "", "%v", err)
 		return

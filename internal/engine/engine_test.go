@@ -64,7 +64,7 @@ events: {per_second: 5, ring_bytes: 8192}
 	}
 	want.Limits.Class[traffic.ClassSYN] = traffic.Limit{Packets: 10, Bytes: 20, Burst: 30 * time.Millisecond}
 	want.Policies.LaterFragments, want.Policies.ExtensionHeaders, want.Policies.VLANDepth = traffic.PolicyDrop, traffic.PolicyDrop, traffic.PolicyDrop
-	if d := cmp.Diff(want, planeOptions(cfg)); d != "" {
+	if d := cmp.Diff(want, PlaneOptions(cfg)); d != "" {
 		t.Error(d)
 	}
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
-// planeOptions turns the configuration into what the packet path is loaded with.
-func planeOptions(cfg config.Config) dataplane.Options {
+// PlaneOptions turns the configuration into what the packet path is loaded with.
+func PlaneOptions(cfg config.Config) dataplane.Options {
 	o := dataplane.Options{
 		Sources: int(cfg.Limits.Sources),
 		// Block, allow and protected entries share one table; the protected ones are few.

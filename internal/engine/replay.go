@@ -63,7 +63,7 @@ func Replay(ctx context.Context, o ReplayOptions) (ReplayResult, error) {
 		return ReplayResult{}, err
 	}
 	defer c.close()
-	po := planeOptions(o.Config)
+	po := PlaneOptions(o.Config)
 	po.VerifierLog = o.VerifierLog
 	tester, err := dataplane.NewTester(po)
 	if err != nil {

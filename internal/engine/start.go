@@ -67,7 +67,7 @@ func checkInterfaces(names []string) error {
 }
 
 func (e *Engine) loadPlane() error {
-	o := planeOptions(e.cfg)
+	o := PlaneOptions(e.cfg)
 	o.Log, o.VerifierLog = e.log, e.o.VerifierLog
 	if !e.cfg.Pin.Enabled {
 		e.notPin = "switched off"

@@ -153,7 +153,23 @@ func (l *Link) Stats() (LinkStats, error) {
 // setGRO is `ethtool -K NAME gro on|off` in the namespace of the calling thread.
 func setGRO(name string, on bool) error {
 	const ethtoolSetGRO = 0x2c // ETHTOOL_SGRO
-	value := struct{ command, data uint32 }{command: ethtoolSetGRO}
+	if err := setFeature(name, ethtoolSetGRO, on); err != nil {
+		return fmt.Errorf("set GRO of %s: %w", name, err)
+	}
+	return nil
+}
+
+// setTSO is `ethtool -K NAME tso on|off` in the namespace of the calling thread.
+func setTSO(name string, on bool) error {
+	const ethtoolSetTSO = 0x1f // ETHTOOL_STSO
+	if err := setFeature(name, ethtoolSetTSO, on); err != nil {
+		return fmt.Errorf("set TSO of %s: %w", name, err)
+	}
+	return nil
+}
+
+func setFeature(name string, command uint32, on bool) error {
+	value := struct{ command, data uint32 }{command: command}
 	if on {
 		value.data = 1
 	}
@@ -171,7 +187,7 @@ func setGRO(name string, on bool) error {
 	defer unix.Close(fd)
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request)))
 	if errno != 0 {
-		return fmt.Errorf("set GRO of %s: %w", name, errno)
+		return errno
 	}
 	return nil
 }
@@ -259,4 +275,32 @@ func writeSysfs(path, value string) error {
 		err = fmt.Errorf("write sysfs %s: %w", path, err)
 	}
 	return errors.Join(err, unix.Close(fd))
+}
+
+// setNeighbour fixes the link-layer address of an IP address behind the interface.
+func (l *Link) setNeighbour(ip netip.Addr, mac net.HardwareAddr) error {
+	return l.Namespace.Do(func() error {
+		n := &netlink.Neigh{LinkIndex: l.Index, State: netlink.NUD_PERMANENT, IP: ip.AsSlice(), HardwareAddr: mac}
+		if err := netlink.NeighSet(n); err != nil {
+			return fmt.Errorf("set the link-layer address of %s: %w", ip, err)
+		}
+		return nil
+	})
+}
+
+// addLocalPrefix makes every address of a prefix the calling thread's namespace's own.
+func addLocalPrefix(p netip.Prefix) error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find loopback: %w", err)
+	}
+	const localTable = 255
+	route := &netlink.Route{
+		LinkIndex: lo.Attrs().Index, Table: localTable, Type: unix.RTN_LOCAL, Scope: netlink.SCOPE_HOST,
+		Dst: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())},
+	}
+	if err := netlink.RouteAdd(route); err != nil {
+		return fmt.Errorf("make %s local: %w", p, err)
+	}
+	return nil
 }
