@@ -148,6 +148,32 @@ func TestSignatureUnderFire(t *testing.T) {
 	d.stop(t)
 }
 
+// An expression that does not fit the fields runs as a filter, also after a restart.
+func TestFilterUnderFire(t *testing.T) {
+	u := newUnderFire(t)
+	d := u.start(t, u.runArgs()...)
+	target := lab.Victim4.String()
+	out := u.ok(t, "signature", "add", "udp port 53", "--target", target, "--action", "drop", "--ttl", "10m")
+	if !strings.Contains(out, "runs as a program of its own") || !strings.Contains(out, "src port 53") {
+		t.Errorf("add says %q", out)
+	}
+	u.dropped(t, "filtered", 1)
+	if s := u.one(t, 1); !s.Filter || s.Note == "" || s.Rule != "" {
+		t.Errorf("%+v", s)
+	}
+	for _, c := range [][2]string{{"port 53", "may lock you out"}, {"udp and vlan 5", "nothing was changed"}} {
+		if _, errOut, status := u.cli(t, "signature", "add", c[0], "--target", target, "--action", "drop"); status != 1 || !strings.Contains(errOut, c[1]) {
+			t.Errorf("%s: status %d, %q", c[0], status, errOut)
+		}
+	}
+	d.stop(t)
+	d = u.start(t, u.runArgs()...)
+	u.dropped(t, "restarted", 1)
+	u.ok(t, "signature", "del", "1")
+	u.passes(t, "deleted")
+	d.stop(t)
+}
+
 // Pinned, rules go on after kill -9, end by themselves, and the next start takes them over.
 func TestSignatureOutlivesTheDaemon(t *testing.T) {
 	u := newUnderFire(t)
