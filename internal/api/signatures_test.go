@@ -118,12 +118,12 @@ func TestRefusedSignatureRequests(t *testing.T) {
 // A mistake in an expression comes back with its place.
 func TestSyntaxError(t *testing.T) {
 	_, _, c, socket := start(t)
-	_, err := c.AddSignature(t.Context(), SignatureRequest{Expression: "udp adn src port 53", Target: "192.0.2.1", Action: "drop"})
+	_, err := c.AddSignature(t.Context(), SignatureRequest{Expression: "udp plus src port 53", Target: "192.0.2.1", Action: "drop"})
 	e, ok := errors.AsType[*Error](err)
-	if !ok || e.Status != 422 || e.Syntax == nil || e.Syntax.Offset != 4 || e.Syntax.Text != "udp adn src port 53" {
+	if !ok || e.Status != 422 || e.Syntax == nil || e.Syntax.Offset != 4 || e.Syntax.Text != "udp plus src port 53" {
 		t.Fatalf("%+v", err)
 	}
-	if want := "udp adn src port 53\n    ^"; e.Syntax.Caret() != want {
+	if want := "udp plus src port 53\n    ^"; e.Syntax.Caret() != want {
 		t.Errorf("caret:\n%s", e.Syntax.Caret())
 	}
 	body := post(t, socket, "/v1/signatures", `{"expression":"udp and src port 99999","target":"192.0.2.1","action":"drop"}`)
@@ -185,7 +185,7 @@ func TestImportSignatures(t *testing.T) {
 		"bad quote":  {good + good + "--action drop 'udp\n", "line 3: the ' that begins a quotation has no end"},
 		"bad escape": {"--action drop udp \\\n", `line 1: \ at the end of the line`},
 		"bad target": {"--action drop --target x udp\n", `line 1: target "x" is not an address`},
-		"bad syntax": {good + "--action drop --target 192.0.2.10 udp adn\n", "line 2: column 5"},
+		"bad syntax": {good + "--action drop --target 192.0.2.10 udp plus\n", "line 2: column 5"},
 		"ceiling":    {"--action drop --ceiling 200% udp\n", `line 1: ceiling "200%" is not a share`},
 		"a long one": {"--action drop " + strings.Repeat("x", maxRuleLine) + "\n", "line 1: longer than 32768 bytes"},
 		"too many":   {strings.Repeat(good, 65), "line 65: more than 64 signatures"},

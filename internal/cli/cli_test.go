@@ -76,7 +76,7 @@ func TestOutput(t *testing.T) {
 		"sig-add-json":         {"signature", "add", "icmp", "--target", "192.0.2.10", "--action", "drop", "--ceiling", "50%", "--json"},
 		"sig-add-filter":       {"signature", "add", "udp port 53", "--target", "192.0.2.10", "--action", "drop"},
 		"sig-add-no-target":    {"signature", "add", "icmp", "--action", "drop"},
-		"sig-add-syntax":       {"signature", "add", "udp adn src port 53", "--target", "192.0.2.10", "--action", "drop"},
+		"sig-add-syntax":       {"signature", "add", "udp plus src port 53", "--target", "192.0.2.10", "--action", "drop"},
 		"sig-add-no-action":    {"signature", "add", "icmp", "--target", "192.0.2.10"},
 		"sig-add-bad-action":   {"signature", "add", "icmp", "--target", "192.0.2.10", "--action", "block"},
 		"sig-add-bad-target":   {"signature", "add", "icmp", "--target", "192.0.2.10/24", "--action", "drop"},
@@ -112,15 +112,14 @@ func TestOutput(t *testing.T) {
 		"usage-run-pin":        {"run", "-i", "eth0", "--pin", "--no-pin"},
 		"usage-detach":         {"detach"},
 		"usage-events-reason":  {"events", "--reason", "because"},
-		"usage-replay-rule":    {"replay", "x.pcap", "--signature", "udp adn icmp"},
+		"usage-replay-rule":    {"replay", "x.pcap", "--signature", "udp plus icmp"},
 		"usage-replay-action":  {"replay", "x.pcap", "--signature", "udp", "--action", "limit"},
 		"usage-replay-block":   {"replay", "x.pcap", "--block", "198.51.100.1/24"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, socket := serve(t, newFakeEngine())
 			got := runCLI(t, "", append([]string{"--socket", socket}, args...)...).String()
-			for path, word := range map[string]string{socket: "SOCKET", list: "list.txt", bad: "bad.txt", goodConfig: "good.yaml", badConfig: "bad.yaml",
-				rules: "rules.txt", badRules: "bad-rules.txt", wideRules: "wide-rules.txt"} {
+			for path, word := range map[string]string{socket: "SOCKET", list: "list.txt", bad: "bad.txt", goodConfig: "good.yaml", badConfig: "bad.yaml", rules: "rules.txt", badRules: "bad-rules.txt", wideRules: "wide-rules.txt"} {
 				got = strings.ReplaceAll(got, path, word)
 			}
 			golden(t, filepath.Join("testdata", name+".txt"), got)
@@ -202,8 +201,10 @@ func TestNoEngine(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "none.sock")
 	want := outcome{stderr: "sentinel-x: no sentinel-x answers on " + socket +
 		": is `sentinel-x run` running (and do you have the right to open it)?\n", exit: ExitFailed}
-	for _, args := range [][]string{{"status"}, {"events"}, {"reload"}, {"bypass", "on"}, {"block", "add", "198.51.100.1"}, {"config", "show"},
-		{"signature", "list"}, {"signature", "add", "udp", "--action", "drop"}, {"signature", "del", "1"}} {
+	for _, args := range [][]string{
+		{"status"}, {"events"}, {"reload"}, {"bypass", "on"}, {"block", "add", "198.51.100.1"}, {"config", "show"},
+		{"signature", "list"}, {"signature", "add", "udp", "--action", "drop"}, {"signature", "del", "1"},
+	} {
 		if diff := cmp.Diff(want, runCLI(t, "", append(args, "--socket", socket)...), cmp.AllowUnexported(outcome{})); diff != "" {
 			t.Errorf("%v: %s", args, diff)
 		}

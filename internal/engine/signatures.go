@@ -88,8 +88,7 @@ func (e *Engine) AddSignatures(_ context.Context, wanted []api.NewSignature, for
 		rules = append(rules, s)
 	}
 	armed, err := e.ledger.AddSignatures(rules, mitigate.AddOptions{Force: force})
-	var refused *mitigate.RefusedError
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*mitigate.RefusedError](err); ok {
 		return nil, &api.Error{Status: http.StatusConflict, Detail: refused.Error(), Item: refused.Item}
 	}
 	if err != nil {
