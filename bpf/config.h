@@ -15,6 +15,9 @@ volatile const bool frags = false;
 /* Tunnels that are looked into, bits of enum tunnel. */
 volatile const __u32 tunnels = 0;
 
+/* Of the meter's hash, drawn at each load: for each scope, of IPv4 and of IPv6. */
+volatile const __u64 meter_seeds[2 * NUM_SCOPES] = {};
+
 /* Replay: the clock is replay_now, and the verdict is left in replay_verdict. */
 volatile const bool replay = false;
 
@@ -23,6 +26,7 @@ volatile const struct go_types {
 	enum reason reason;
 	enum outcome outcome;
 	enum class class;
+	enum scope scope;
 	enum fragment fragment;
 	enum tunnel tunnel;
 	enum field field;
@@ -31,6 +35,7 @@ volatile const struct go_types {
 	enum list_cell list_cell;
 	enum list_ref list_ref;
 	enum list_code list_code;
+	struct meter_line meter_line;
 	struct source_value source_value;
 } go_types = {};
 

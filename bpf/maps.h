@@ -51,19 +51,19 @@ struct {
 } samples SEC(".maps");
 
 /*
- * 0 → source → leaky buckets. The daemon puts a table of another size in place when
- * limits are switched on. Full: the source unseen for longest goes, and starts
- * anew with a full burst.
+ * 0 → line → leaky buckets. The daemon puts a table of the configured size in place
+ * when limits are switched on, and refreshes in it what has long been empty.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, 1);
 	__uint(key_size, sizeof(__u32));
 	__array(values, struct {
-		__uint(type, BPF_MAP_TYPE_LRU_HASH);
+		__uint(type, BPF_MAP_TYPE_ARRAY);
+		__uint(map_flags, BPF_F_MMAPABLE | BPF_F_INNER_MAP);
 		__uint(max_entries, 1);
-		__uint(key_size, sizeof(struct meter_key));
-		__uint(value_size, sizeof(struct meter_value));
+		__uint(key_size, sizeof(__u32));
+		__uint(value_size, sizeof(struct meter_line));
 	});
 } meters SEC(".maps");
 

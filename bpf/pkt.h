@@ -23,6 +23,18 @@ struct addr {
 	__u32 w[4]; /* network order; IPv4: w[0], the rest 0 */
 };
 
+#define NO_WAY 4
+
+/* Where the buckets of one scope are: [0] of class all, [1] of the packet's own class. */
+struct meter_place {
+	__u32 line;
+	__u16 tag[2];
+	__u8 way[2];
+	__u8 wanted[2]; /* it has a limit */
+	__u8 class;
+	__u8 pad[3];
+};
+
 /*
  * It lies in a map of one entry per CPU and not on the stack: the verifier follows
  * every constant on the stack but none in a map, so that all the ways through
@@ -32,6 +44,10 @@ struct pkt {
 	/* Kept from packet to packet: the clock of this CPU. */
 	__u64 jiffy; /* in which it was read */
 	__u64 jiffy_time; /* what it said, ns */
+
+	/* The meter's: written before they are read. */
+	__u64 clock;
+	struct meter_place places[NUM_SCOPES];
 
 	/* All from here on begins at 0 with each packet. */
 	__u64 started; /* of a latency sample; 0: not sampled */
@@ -69,7 +85,7 @@ struct pkt {
 	__u8 reason; /* of the verdict; while it is NEXT, of passing */
 	__u8 allowed; /* on the allow list or protected */
 	__u8 knob_set; /* the one it began with */
-	__u8 unmetered; /* a new source that there was no room for */
+	__u8 evicted; /* buckets not yet empty whose place it took */
 	__u8 neighbour; /* ICMPv6 type and code are those of neighbour discovery */
 };
 

@@ -107,7 +107,7 @@ static __always_inline void count(const struct pkt *pkt, struct totals *t, __u8 
 
 	t->seen.packets++;
 	t->seen.bytes += pkt->length;
-	t->meters_full += pkt->unmetered;
+	t->meters_evicted += pkt->evicted;
 	if (c) {
 		c->packets++;
 		c->bytes += pkt->length;

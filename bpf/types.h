@@ -33,6 +33,8 @@ enum reason {
 	REASON_EXTENSION_HEADERS,
 	REASON_VLAN_DEPTH,
 	REASON_TUNNEL_DEPTH,
+	REASON_PREFIX_LIMIT,
+	REASON_TARGET_LIMIT,
 	NUM_REASONS,
 };
 
@@ -51,6 +53,14 @@ enum class {
 	CLASS_UDP,
 	CLASS_ICMP,
 	NUM_CLASSES,
+};
+
+/* Whose rate is limited. */
+enum scope {
+	SCOPE_SOURCE,
+	SCOPE_PREFIX,
+	SCOPE_TARGET,
+	NUM_SCOPES,
 };
 
 enum fragment {
@@ -77,7 +87,7 @@ struct totals {
 	struct count seen;
 	__u64 events_sent;
 	__u64 events_lost; /* the ring was full */
-	__u64 meters_full; /* a new source that could not be metered: passed */
+	__u64 meters_evicted; /* buckets not yet empty whose place another took */
 	__u64 window_start; /* of the event budget, ns */
 	__u32 window_used;
 	__u32 next_latency; /* packets until the next sample of each kind */
@@ -106,27 +116,27 @@ struct source_value {
 	__u64 protected;
 };
 
-/* A source as the meter counts it: IPv4 /32 or IPv6 /64. */
-struct meter_key {
-	__u32 prefix[2]; /* IPv4: the address and 0 */
-	__u32 family; /* 4 or 6 */
-};
+#define METER_WAYS 4
 
-/* Leaky buckets as the time when they are empty again (GCRA), ns. */
+/* Two leaky buckets of one source, prefix or target and one class: lib/bucket.h. */
 struct meter_bucket {
 	__u64 packets;
 	__u64 bytes;
 };
 
-struct meter_value {
-	struct meter_bucket classes[NUM_CLASSES];
+/* One cache line: all classes of a source have their buckets in the same one. */
+struct meter_line {
+	struct meter_bucket ways[METER_WAYS];
 };
 
-/* A rate as the time one unit takes, in ns·2^16; 0: unlimited. */
+/*
+ * A rate as the time one unit takes, in 1/4 ns·2^-16; 0: unlimited. That of a packet
+ * is a multiple of 2^16.
+ */
 struct limit {
 	__u64 packet_cost;
 	__u64 byte_cost;
-	__u64 burst; /* ns of backlog a source may build up */
+	__u64 burst; /* backlog that may build up */
 };
 
 /* What two bits of net4 say of an IPv4 /24. */
@@ -283,14 +293,15 @@ struct rule_set {
 struct knobs {
 	struct list_set lists;
 	struct rule_set signatures;
-	struct limit limits[NUM_CLASSES];
-	struct limit allowed_limits[NUM_CLASSES];
+	struct limit limits[2][NUM_SCOPES][NUM_CLASSES]; /* of others; of allowed sources */
+	__u64 meter_reach; /* no backlog is longer than this, in 1/4 ns·2^-16 */
+	__u32 meter_mask; /* lines of the meter less one */
 	__u32 event_window_ns; /* the event budget: at most event_budget a window and CPU */
 	__u32 event_budget;
 	__u32 sample_passed; /* mean distance of sampled packets; 1: all; 0: none */
 	__u32 sample_dropped;
 	__u32 sample_latency;
-	__u8 limited; /* any limit is set */
+	__u8 limited[2]; /* scopes, as bits, with a limit: for others; for allowed sources */
 	__u8 listed; /* any list has an entry */
 	__u8 observe;
 	__u8 bypass;
@@ -301,7 +312,7 @@ struct knobs {
 	__u8 drop_extension_headers;
 	__u8 drop_vlan_depth;
 	__u8 drop_tunnel_depth;
-	__u8 pad[1];
+	__u8 pad[4];
 };
 
 /* A sampled packet. Addresses in network order, IPv4 in the first four bytes; the rest in host order. */

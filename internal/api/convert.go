@@ -17,6 +17,7 @@ func CountersOf(c *traffic.Counters, read time.Time) Counters {
 		Passed: c.Outcome(traffic.Passed), Dropped: c.Outcome(traffic.Dropped), WouldDrop: c.Outcome(traffic.WouldDrop),
 		Reasons:    make(map[string]ReasonCounts, traffic.NumReasons),
 		EventsSent: c.EventsSent, EventsLost: c.EventsLost,
+		MetersEvicted: c.MetersEvicted,
 	}
 	for r := range traffic.NumReasons {
 		by := c.Reasons[r]
@@ -68,13 +69,19 @@ func LatencyOf(h traffic.Histogram) Latency {
 
 // LimitsOf returns the limits l as they go on the wire.
 func LimitsOf(l traffic.Limits) Limits {
-	class := func(c traffic.Class) Limit {
-		return Limit{Packets: l.Class[c].Packets, Bytes: l.Class[c].Bytes, Burst: Duration{l.Class[c].Burst}}
-	}
 	return Limits{
+		PerSource: classLimitsOf(l.Class), PerPrefix: classLimitsOf(l.Prefix), PerTarget: classLimitsOf(l.Target),
+		AllowedFactor: l.AllowedFactor,
+	}
+}
+
+func classLimitsOf(l traffic.ClassLimits) ClassLimits {
+	class := func(c traffic.Class) Limit {
+		return Limit{Packets: l[c].Packets, Bytes: l[c].Bytes, Burst: Duration{l[c].Burst}}
+	}
+	return ClassLimits{
 		All: class(traffic.ClassAll), SYN: class(traffic.ClassSYN),
 		UDP: class(traffic.ClassUDP), ICMP: class(traffic.ClassICMP),
-		AllowedFactor: l.AllowedFactor,
 	}
 }
 

@@ -75,20 +75,27 @@ type ListSizes struct {
 	Capacity  int `json:"capacity" doc:"Most entries that the block list and the allow list hold each"`
 }
 
-// Limits are the rates that one source may send.
+// Limits are the rates of sources, of their prefixes, and of targets.
 type Limits struct {
-	All           Limit  `json:"all" doc:"Every packet of the source"`
-	SYN           Limit  `json:"syn" doc:"TCP packets with SYN set and ACK clear"`
-	UDP           Limit  `json:"udp" doc:"UDP packets"`
-	ICMP          Limit  `json:"icmp" doc:"ICMP and ICMPv6 packets"`
-	AllowedFactor uint64 `json:"allowed_factor" doc:"Allowed and protected sources may send this many times the rates; 0: they are not limited"`
+	PerSource     ClassLimits `json:"per_source" doc:"Of each source: IPv4 address, IPv6 /64"`
+	PerPrefix     ClassLimits `json:"per_prefix" doc:"Of each source prefix: IPv4 /24, IPv6 /48"`
+	PerTarget     ClassLimits `json:"per_target" doc:"Of each destination address; allowed and protected sources are free of it"`
+	AllowedFactor uint64      `json:"allowed_factor" doc:"Allowed and protected sources may send this many times the rates of sources and prefixes; 0: they are not limited"`
+}
+
+// ClassLimits are the rates by class of packet.
+type ClassLimits struct {
+	All  Limit `json:"all" doc:"Every packet"`
+	SYN  Limit `json:"syn" doc:"TCP packets with SYN set and ACK clear"`
+	UDP  Limit `json:"udp" doc:"UDP packets"`
+	ICMP Limit `json:"icmp" doc:"ICMP and ICMPv6 packets"`
 }
 
 // Limit is the rate of one class.
 type Limit struct {
 	Packets uint64   `json:"packets" doc:"Packets per second; 0: not limited"`
 	Bytes   uint64   `json:"bytes" doc:"Bytes per second; 0: not limited"`
-	Burst   Duration `json:"burst" doc:"How long a source may exceed the rate after silence"`
+	Burst   Duration `json:"burst" doc:"How long the rate may be exceeded after silence"`
 }
 
 // Counters are the packet path's counters since it was loaded.
@@ -101,6 +108,8 @@ type Counters struct {
 	Reasons    map[string]ReasonCounts `json:"reasons" doc:"By the reason's word, every reason present"`
 	EventsSent uint64                  `json:"events_sent" doc:"Sampled events that the kernel handed over"`
 	EventsLost uint64                  `json:"events_lost" doc:"Sampled events that found the ring buffer full"`
+
+	MetersEvicted uint64 `json:"meters_evicted" doc:"Times that the meter lacked room and forgot a source, prefix or target that it was still counting"`
 }
 
 // ReasonCounts are the packets that ended with one reason, by outcome.

@@ -67,8 +67,12 @@ func someStatus() api.Status {
 		Lists:      api.ListSizes{Block: 3, Protected: 1, Capacity: 200_000},
 		Signatures: api.SignatureCounts{Armed: 3, OverCeiling: 1, Capacity: 64},
 		Limits: api.Limits{
-			All: api.Limit{Packets: 10_000, Bytes: 12_500_000, Burst: api.Duration{Duration: time.Second}},
-			SYN: api.Limit{Packets: 500, Burst: api.Duration{Duration: time.Second}}, AllowedFactor: 10,
+			PerSource: api.ClassLimits{
+				All: api.Limit{Packets: 10_000, Bytes: 12_500_000, Burst: api.Duration{Duration: time.Second}},
+				SYN: api.Limit{Packets: 500, Burst: api.Duration{Duration: time.Second}},
+			},
+			PerTarget:     api.ClassLimits{ICMP: api.Limit{Packets: 1000, Burst: api.Duration{Duration: time.Second}}},
+			AllowedFactor: 10,
 		},
 		Counters: b, Rates: api.RatesBetween(a, b),
 		Latency: api.Latency{Samples: 1234, P50: api.Duration{Duration: 80}, P99: api.Duration{Duration: 1200}, Width: api.Duration{Duration: 40}, Buckets: []uint64{1000, 234}},

@@ -97,6 +97,22 @@ func signatures(c api.SignatureCounts) string {
 
 func limits(l api.Limits) string {
 	var parts []string
+	for _, s := range []struct {
+		whose  string
+		limits api.ClassLimits
+	}{{"a source", l.PerSource}, {"a prefix", l.PerPrefix}, {"a target", l.PerTarget}} {
+		if text := classLimits(s.limits); text != "" {
+			parts = append(parts, text+" "+s.whose)
+		}
+	}
+	if len(parts) == 0 {
+		return "none"
+	}
+	return strings.Join(parts, "; ")
+}
+
+func classLimits(l api.ClassLimits) string {
+	var parts []string
 	for _, c := range []struct {
 		name  string
 		limit api.Limit
@@ -105,10 +121,7 @@ func limits(l api.Limits) string {
 			parts = append(parts, c.name+" "+text)
 		}
 	}
-	if len(parts) == 0 {
-		return "none"
-	}
-	return strings.Join(parts, ", ") + " a source"
+	return strings.Join(parts, ", ")
 }
 
 func limit(l api.Limit) string {

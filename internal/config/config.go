@@ -36,7 +36,7 @@ type Config struct {
 	Socket        string   `yaml:"socket" json:"socket" desc:"UNIX socket of the API, created with mode 0600."`
 	StatsInterval Duration `yaml:"stats_interval" json:"stats_interval" live:"true" min:"0s" max:"24h" desc:"How often a summary line goes to the log. 0s: never."`
 	Parse         Parsing  `yaml:"parse" json:"parse" live:"true" desc:"What becomes of packets that parsing sets apart: pass or drop. Allowed and protected sources pass whatever is set here; blocked ones are dropped."`
-	Limits        Limits   `yaml:"limits" json:"limits" live:"true" desc:"Rate limits of each source (one IPv4 address, one IPv6 /64)."`
+	Limits        Limits   `yaml:"limits" json:"limits" live:"true" desc:"Rate limits of sources, of their prefixes, and of targets."`
 	Lists         Lists    `yaml:"lists" json:"lists" live:"true" desc:"Block and allow lists. Entries given here come back at every start and reload; others are added with the commands block and allow."`
 	Protect       Protect  `yaml:"protect" json:"protect" live:"true" desc:"Addresses that no block may cover without --force, so that nobody is locked out."`
 	Events        Events   `yaml:"events" json:"events" desc:"Sampled packets with their verdict, for the command events."`
@@ -126,24 +126,26 @@ type Parsing struct {
 
 // Limits sizes the meter and sets its rates.
 type Limits struct {
-	Sources       uint32    `yaml:"sources" json:"sources" live:"false" min:"1024" max:"16777216" desc:"How many sources are metered at once. Kernel memory grows with it."`
-	AllowedFactor uint32    `yaml:"allowed_factor" json:"allowed_factor" max:"1000000" desc:"Allowed and protected sources may send this many times the rates below, since an allowed address can be spoofed. 0: they are not limited."`
-	PerSource     PerSource `yaml:"per_source" json:"per_source" desc:"Rates by class. A packet counts for all and for at most one of the others."`
+	Sources       uint32      `yaml:"sources" json:"sources" live:"false" min:"1024" max:"16777216" desc:"How many sources are metered at once, rounded up to a power of two. Each takes 64 bytes of kernel memory once a limit is set."`
+	AllowedFactor uint32      `yaml:"allowed_factor" json:"allowed_factor" max:"1000000" desc:"Allowed and protected sources may send this many times the rates of per_source and per_prefix, since an allowed address can be spoofed; per_target does not hold for them. 0: they are not limited."`
+	PerSource     ClassLimits `yaml:"per_source" json:"per_source" desc:"Rates of each source, one IPv4 address or one IPv6 /64, by class. A packet counts for all and for at most one of the others."`
+	PerPrefix     ClassLimits `yaml:"per_prefix" json:"per_prefix" desc:"Rates of each source prefix, an IPv4 /24 or an IPv6 /48: all its sources together."`
+	PerTarget     ClassLimits `yaml:"per_target" json:"per_target" desc:"Rates of each destination address, from all sources together that are neither allowed nor protected. Under attack it drops good traffic as well as bad: it keeps the target's line and host alive, not its service."`
 }
 
-// PerSource holds one limit per class of packet.
-type PerSource struct {
-	All  Limit `yaml:"all" json:"all" desc:"Every packet of the source."`
+// ClassLimits holds one limit per class of packet.
+type ClassLimits struct {
+	All  Limit `yaml:"all" json:"all" desc:"Every packet."`
 	SYN  Limit `yaml:"syn" json:"syn" desc:"TCP packets with SYN set and ACK clear: new connections."`
 	UDP  Limit `yaml:"udp" json:"udp" desc:"UDP packets, fragments included."`
 	ICMP Limit `yaml:"icmp" json:"icmp" desc:"ICMP and ICMPv6 packets. Neighbour discovery is never limited."`
 }
 
-// Limit is the rate of one class that one source may send.
+// Limit is the rate of one class that one source, prefix or target may have.
 type Limit struct {
 	Packets Count    `yaml:"packets" json:"packets" max:"1000000000" desc:"Packets per second. 0: no limit."`
-	Bytes   Bytes    `yaml:"bytes" json:"bytes" max:"1000000000000" desc:"Bytes per second, whole frames. 0: no limit."`
-	Burst   Duration `yaml:"burst" json:"burst" min:"1ms" max:"1m" desc:"After silence, a source may send at once what the rate allows in this time."`
+	Bytes   Bytes    `yaml:"bytes" json:"bytes" max:"1000000000000" desc:"Bytes per second, whole frames; under 8 counts as 8. 0: no limit."`
+	Burst   Duration `yaml:"burst" json:"burst" min:"1ms" max:"1m" desc:"After silence, as much may come at once as the rate allows in this time. Less than 20ms counts as 20ms, for the packet path's clock moves in steps."`
 }
 
 // Lists sizes the block and allow lists and holds the file's own entries.
@@ -198,6 +200,7 @@ type Detect struct {
 // interfaces: the file or the flag --interface does.
 func Default() Config {
 	limit := Limit{Burst: Duration{time.Second}}
+	limits := ClassLimits{All: limit, SYN: limit, UDP: limit, ICMP: limit}
 	return Config{
 		Interfaces:    []string{},
 		Mode:          ModeAuto,
@@ -213,7 +216,7 @@ func Default() Config {
 		},
 		Limits: Limits{
 			Sources: 65536, AllowedFactor: 10,
-			PerSource: PerSource{All: limit, SYN: limit, UDP: limit, ICMP: limit},
+			PerSource: limits, PerPrefix: limits, PerTarget: limits,
 		},
 		Lists:   Lists{MaxEntries: 1000000, Block: []ListEntry{}, Allow: []ListEntry{}},
 		Protect: Protect{Auto: true, Addresses: []netip.Prefix{}},

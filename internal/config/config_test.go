@@ -171,7 +171,13 @@ func TestChanged(t *testing.T) {
 		"limits.allowed_factor", "limits.per_source.all.packets", "limits.per_source.all.bytes",
 		"limits.per_source.all.burst", "limits.per_source.syn.packets", "limits.per_source.syn.bytes",
 		"limits.per_source.syn.burst", "limits.per_source.udp.packets", "limits.per_source.udp.bytes",
-		"limits.per_source.icmp.packets", "lists.block", "lists.allow", "protect.auto", "protect.addresses",
+		"limits.per_source.icmp.packets",
+		"limits.per_prefix.all.packets", "limits.per_prefix.all.bytes", "limits.per_prefix.all.burst",
+		"limits.per_prefix.syn.packets", "limits.per_prefix.syn.burst", "limits.per_prefix.udp.packets",
+		"limits.per_prefix.udp.bytes", "limits.per_prefix.icmp.packets", "limits.per_prefix.icmp.bytes",
+		"limits.per_target.all.packets", "limits.per_target.all.bytes", "limits.per_target.syn.packets",
+		"limits.per_target.syn.bytes", "limits.per_target.udp.packets", "limits.per_target.udp.bytes",
+		"limits.per_target.udp.burst", "limits.per_target.icmp.packets", "limits.per_target.icmp.bytes", "lists.block", "lists.allow", "protect.auto", "protect.addresses",
 		"events.per_second", "log.level",
 	}
 	wantRestart := []string{

@@ -45,6 +45,16 @@ limits:
       bytes: 64KiB
       burst: 1s
     icmp: {packets: 1}
+  per_prefix:
+    all: {packets: 30k, bytes: 1G, burst: 3s}
+    syn: {packets: 300, burst: 2s}
+    udp: {packets: 6k, bytes: 1M}
+    icmp: {packets: 3, bytes: 1k}
+  per_target:
+    all: {packets: 1M, bytes: 2G}
+    syn: {packets: 10k, bytes: 3M}
+    udp: {packets: 20k, bytes: 1GiB, burst: 50ms}
+    icmp: {packets: 50, bytes: 8k}
 lists:
   max_entries: 10
   block:
@@ -72,12 +82,27 @@ func fullConfig() Config {
 			"drop", "drop", "drop", "pass", "pass", "pass", "drop",
 			[]Tunnel{TunnelIPIP, Tunnel6in4, TunnelGRE, TunnelVXLAN},
 		},
-		Limits: Limits{1024, 0, PerSource{
-			All:  Limit{10000, 10 << 20, Duration{2 * time.Second}},
-			SYN:  Limit{100, 1e6, Duration{500 * time.Millisecond}},
-			UDP:  Limit{2000, 64 << 10, Duration{time.Second}},
-			ICMP: Limit{1, 0, Duration{time.Second}},
-		}},
+		Limits: Limits{
+			1024, 0,
+			ClassLimits{
+				All:  Limit{10000, 10 << 20, Duration{2 * time.Second}},
+				SYN:  Limit{100, 1e6, Duration{500 * time.Millisecond}},
+				UDP:  Limit{2000, 64 << 10, Duration{time.Second}},
+				ICMP: Limit{1, 0, Duration{time.Second}},
+			},
+			ClassLimits{
+				All:  Limit{30000, 1e9, Duration{3 * time.Second}},
+				SYN:  Limit{300, 0, Duration{2 * time.Second}},
+				UDP:  Limit{6000, 1e6, Duration{time.Second}},
+				ICMP: Limit{3, 1000, Duration{time.Second}},
+			},
+			ClassLimits{
+				All:  Limit{1e6, 2e9, Duration{time.Second}},
+				SYN:  Limit{10000, 3e6, Duration{time.Second}},
+				UDP:  Limit{20000, 1 << 30, Duration{50 * time.Millisecond}},
+				ICMP: Limit{50, 8000, Duration{time.Second}},
+			},
+		},
 		Lists: Lists{
 			10,
 			[]ListEntry{
@@ -119,8 +144,8 @@ func TestParseEveryKey(t *testing.T) {
 			leaves++
 		}
 	}
-	// pin.enabled, icmp.bytes and the bursts of udp and icmp are the defaults.
-	if same := leaves - changed; same != 4 {
+	// pin.enabled, and of the limits two rates and seven bursts, are the defaults.
+	if same := leaves - changed; same != 10 {
 		t.Errorf("the full file leaves %d of %d keys at their defaults: extend it", same, leaves)
 	}
 }

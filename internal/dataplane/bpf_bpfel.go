@@ -86,19 +86,27 @@ const (
 )
 
 type bpfGoTypes struct {
-	_           structs.HostLayout
-	Reason      uint32
-	Outcome     uint32
-	Class       uint32
-	Fragment    uint32
-	Tunnel      uint32
-	Field       uint32
-	WideField   uint32
-	Action      uint32
-	ListCell    uint32
-	ListRef     uint32
-	ListCode    uint32
-	_           [4]byte
+	_         structs.HostLayout
+	Reason    uint32
+	Outcome   uint32
+	Class     uint32
+	Scope     uint32
+	Fragment  uint32
+	Tunnel    uint32
+	Field     uint32
+	WideField uint32
+	Action    uint32
+	ListCell  uint32
+	ListRef   uint32
+	ListCode  uint32
+	MeterLine struct {
+		_    structs.HostLayout
+		Ways [4]struct {
+			_       structs.HostLayout
+			Packets uint64
+			Bytes   uint64
+		}
+	}
 	SourceValue struct {
 		_         structs.HostLayout
 		Blocked   uint64
@@ -134,24 +142,20 @@ type bpfKnobs struct {
 		Slot  uint32
 		Pad   uint32
 	}
-	Limits [4]struct {
+	Limits [2][3][4]struct {
 		_          structs.HostLayout
 		PacketCost uint64
 		ByteCost   uint64
 		Burst      uint64
 	}
-	AllowedLimits [4]struct {
-		_          structs.HostLayout
-		PacketCost uint64
-		ByteCost   uint64
-		Burst      uint64
-	}
+	MeterReach           uint64
+	MeterMask            uint32
 	EventWindowNs        uint32
 	EventBudget          uint32
 	SamplePassed         uint32
 	SampleDropped        uint32
 	SampleLatency        uint32
-	Limited              uint8
+	Limited              [2]uint8
 	Listed               uint8
 	Observe              uint8
 	Bypass               uint8
@@ -162,7 +166,7 @@ type bpfKnobs struct {
 	DropExtensionHeaders uint8
 	DropVlanDepth        uint8
 	DropTunnelDepth      uint8
-	Pad                  [1]uint8
+	Pad                  [4]uint8
 }
 
 type bpfLatency struct {
@@ -222,6 +226,15 @@ type bpfListSet struct {
 	Records6  uint32
 }
 
+type bpfMeterLine struct {
+	_    structs.HostLayout
+	Ways [4]struct {
+		_       structs.HostLayout
+		Packets uint64
+		Bytes   uint64
+	}
+}
+
 type bpfOutcome uint32
 
 const (
@@ -235,10 +248,20 @@ type bpfPkt struct {
 	_         structs.HostLayout
 	Jiffy     uint64
 	JiffyTime uint64
-	Started   uint64
-	Rules     uint64
-	Counting  uint64
-	Src       struct {
+	Clock     uint64
+	Places    [3]struct {
+		_      structs.HostLayout
+		Line   uint32
+		Tag    [2]uint16
+		Way    [2]uint8
+		Wanted [2]uint8
+		Class  uint8
+		Pad    [3]uint8
+	}
+	Started  uint64
+	Rules    uint64
+	Counting uint64
+	Src      struct {
 		_ structs.HostLayout
 		W [4]uint32
 	}
@@ -279,7 +302,7 @@ type bpfPkt struct {
 	Reason      uint8
 	Allowed     uint8
 	KnobSet     uint8
-	Unmetered   uint8
+	Evicted     uint8
 	Neighbour   uint8
 	_           [1]byte
 }
@@ -309,7 +332,9 @@ const (
 	bpfReasonREASON_EXTENSION_HEADERS bpfReason = 19
 	bpfReasonREASON_VLAN_DEPTH        bpfReason = 20
 	bpfReasonREASON_TUNNEL_DEPTH      bpfReason = 21
-	bpfReasonNUM_REASONS              bpfReason = 22
+	bpfReasonREASON_PREFIX_LIMIT      bpfReason = 22
+	bpfReasonREASON_TARGET_LIMIT      bpfReason = 23
+	bpfReasonNUM_REASONS              bpfReason = 24
 )
 
 type bpfRuleSet struct {
@@ -318,6 +343,15 @@ type bpfRuleSet struct {
 	Slot  uint32
 	Pad   uint32
 }
+
+type bpfScope uint32
+
+const (
+	bpfScopeSCOPE_SOURCE bpfScope = 0
+	bpfScopeSCOPE_PREFIX bpfScope = 1
+	bpfScopeSCOPE_TARGET bpfScope = 2
+	bpfScopeNUM_SCOPES   bpfScope = 3
+)
 
 type bpfSignature struct {
 	_          structs.HostLayout
@@ -380,16 +414,16 @@ type bpfSourceValue struct {
 }
 
 type bpfTotals struct {
-	_           structs.HostLayout
-	Seen        bpfCount
-	EventsSent  uint64
-	EventsLost  uint64
-	MetersFull  uint64
-	WindowStart uint64
-	WindowUsed  uint32
-	NextLatency uint32
-	NextPassed  uint32
-	NextDropped uint32
+	_             structs.HostLayout
+	Seen          bpfCount
+	EventsSent    uint64
+	EventsLost    uint64
+	MetersEvicted uint64
+	WindowStart   uint64
+	WindowUsed    uint32
+	NextLatency   uint32
+	NextPassed    uint32
+	NextDropped   uint32
 }
 
 type bpfTunnel uint32
@@ -430,6 +464,7 @@ const (
 	bpfVarFrags            = "frags"
 	bpfVarGoTypes          = "go_types"
 	bpfVarKnobSets         = "knob_sets"
+	bpfVarMeterSeeds       = "meter_seeds"
 	bpfVarReplay           = "replay"
 	bpfVarReplayNow        = "replay_now"
 	bpfVarReplayVerdict    = "replay_verdict"
@@ -505,6 +540,7 @@ type bpfVariableSpecs struct {
 	Frags         *ebpf.VariableSpec `ebpf:"frags"`
 	GoTypes       *ebpf.VariableSpec `ebpf:"go_types"`
 	KnobSets      *ebpf.VariableSpec `ebpf:"knob_sets"`
+	MeterSeeds    *ebpf.VariableSpec `ebpf:"meter_seeds"`
 	Replay        *ebpf.VariableSpec `ebpf:"replay"`
 	ReplayNow     *ebpf.VariableSpec `ebpf:"replay_now"`
 	ReplayVerdict *ebpf.VariableSpec `ebpf:"replay_verdict"`
@@ -566,6 +602,7 @@ type bpfVariables struct {
 	Frags         *ebpf.Variable `ebpf:"frags"`
 	GoTypes       *ebpf.Variable `ebpf:"go_types"`
 	KnobSets      *ebpf.Variable `ebpf:"knob_sets"`
+	MeterSeeds    *ebpf.Variable `ebpf:"meter_seeds"`
 	Replay        *ebpf.Variable `ebpf:"replay"`
 	ReplayNow     *ebpf.Variable `ebpf:"replay_now"`
 	ReplayVerdict *ebpf.Variable `ebpf:"replay_verdict"`

@@ -41,7 +41,7 @@ func (p *Plane) readTotals(c *traffic.Counters) error {
 		c.Seen = c.Seen.Add(traffic.Count{Packets: t.Seen.Packets, Bytes: t.Seen.Bytes})
 		c.EventsSent += t.EventsSent
 		c.EventsLost += t.EventsLost
-		c.MetersFull += t.MetersFull
+		c.MetersEvicted += t.MetersEvicted
 	}
 	return nil
 }
@@ -87,7 +87,7 @@ func (p *Plane) Memory() ([]MapMemory, error) {
 		{bpfMapReasons, m.Reasons},
 		{bpfMapLatency, m.Latency},
 		{bpfMapSamples, m.Samples},
-		{bpfMapMeters, p.meter},
+		{bpfMapMeters, p.meter.m},
 		{bpfMapLists, p.lists.m},
 		{bpfMapSignatureTables, p.armed.table},
 		{bpfMapSignatureCounts, m.SignatureCounts},

@@ -3,7 +3,6 @@
 package dataplane
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -99,7 +98,7 @@ func (p *Plane) Apply(s Settings) error {
 		return err
 	}
 	old := p.knobs
-	setLimits(&p.knobs, s.Limits)
+	p.putLimits(&p.knobs, s.Limits)
 	setPolicies(&p.knobs, s.Policies)
 	p.setEventBudget(&p.knobs, s.EventsPerSecond)
 	p.knobs.Observe = toByte(s.Observe)
@@ -108,55 +107,6 @@ func (p *Plane) Apply(s Settings) error {
 		return err
 	}
 	p.o.EventsPerSecond = s.EventsPerSecond
-	return nil
-}
-
-// SetLimits replaces the rate limits. Sources keep the buckets they have, unless
-// the meter grows because there was no limit before.
-func (p *Plane) SetLimits(l traffic.Limits) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.setLimits(l)
-}
-
-func (p *Plane) setLimits(l traffic.Limits) error {
-	if err := p.sizeMeter(l); err != nil {
-		return err
-	}
-	old := p.knobs
-	setLimits(&p.knobs, l)
-	if err := p.publish(); err != nil {
-		p.knobs = old
-		return err
-	}
-	return nil
-}
-
-// leastMeter: below 256 entries a possible CPU, LRU maps of kernels up to 6.1 lose most of what they hold.
-func leastMeter() int { return 256 * ebpf.MustPossibleCPU() }
-
-// sizeMeter puts a meter in place that is large enough for the limits, and small while there are none.
-func (p *Plane) sizeMeter(l traffic.Limits) error {
-	size := leastMeter()
-	if !limitsOff(l) {
-		size = max(p.o.Sources, size)
-	}
-	if p.meter != nil && int(p.meter.MaxEntries()) >= size {
-		return nil
-	}
-	spec := p.spec.Maps[bpfMapMeters].InnerMap.Copy()
-	spec.Name, spec.MaxEntries = "meter", uint32(size)
-	meter, err := ebpf.NewMap(spec)
-	if err != nil {
-		return fmt.Errorf("create meter for %d sources: %w", size, err)
-	}
-	if err := p.objs.Meters.Put(uint32(0), meter); err != nil {
-		return errors.Join(fmt.Errorf("put meter in place: %w", err), meter.Close())
-	}
-	if p.meter != nil {
-		p.meter.Close()
-	}
-	p.meter = meter
 	return nil
 }
 
@@ -195,42 +145,6 @@ func (p *Plane) AdaptSampling(passed, dropped float64) error {
 	}
 	p.knobs = k
 	return p.publish()
-}
-
-func limitsOff(l traffic.Limits) bool {
-	for _, c := range l.Class {
-		if c.Packets != 0 || c.Bytes != 0 {
-			return false
-		}
-	}
-	return true
-}
-
-func setLimits(k *bpfKnobs, l traffic.Limits) {
-	k.Limited = toByte(!limitsOff(l))
-	for c, limit := range l.Class {
-		k.Limits[c] = kernelLimit(limit, 1)
-		k.AllowedLimits[c] = kernelLimit(limit, l.AllowedFactor)
-	}
-}
-
-// kernelLimit turns a rate times factor into the time a unit takes, in ns·2^16; factor 0: unlimited.
-func kernelLimit(l traffic.Limit, factor uint64) (k bpfLimit) {
-	if factor == 0 {
-		return k
-	}
-	k.PacketCost = unitCost(l.Packets, factor)
-	k.ByteCost = unitCost(l.Bytes, factor)
-	k.Burst = uint64(l.Burst)
-	return k
-}
-
-func unitCost(perSecond, factor uint64) uint64 {
-	if perSecond == 0 {
-		return 0
-	}
-	cost := float64(time.Second) * 65536 / (float64(perSecond) * float64(factor))
-	return uint64(math.Max(1, math.Round(cost)))
 }
 
 func setPolicies(k *bpfKnobs, p traffic.Policies) {

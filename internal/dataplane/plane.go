@@ -95,7 +95,7 @@ type Plane struct {
 	flipped time.Time
 	sources *bart.Table[source]
 	lists   *table
-	meter   *ebpf.Map // in force
+	meter   *meterTable // in force
 	links   map[string]*attached
 	armed   armedSet
 	filters filterSet // of the loaded program
@@ -138,6 +138,9 @@ func (p *Plane) configure() error {
 		if err := s.Variables[name].Set(value); err != nil {
 			return fmt.Errorf("set constant %s: %w", name, err)
 		}
+	}
+	if err := p.seedMeter(); err != nil {
+		return err
 	}
 	if p.features.Frags {
 		s.Programs[bpfProgSentinel].Flags |= bpfFXDPHasFrags
@@ -202,10 +205,11 @@ func (p *Plane) Leave() error {
 func (p *Plane) free() error {
 	errs := []error{p.objs.Close(), p.lists.close()}
 	closeAll(p.sections)
-	for _, m := range []*ebpf.Map{p.meter, p.armed.table} {
-		if m != nil {
-			errs = append(errs, m.Close())
-		}
+	if p.meter != nil {
+		errs = append(errs, p.meter.Close())
+	}
+	if p.armed.table != nil {
+		errs = append(errs, p.armed.table.Close())
 	}
 	return errors.Join(errs...)
 }

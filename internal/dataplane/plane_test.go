@@ -30,8 +30,8 @@ func TestWordsAgreeWithTheProgram(t *testing.T) {
 		}
 	}
 	if int(bpfReasonNUM_REASONS) != int(traffic.NumReasons) || int(bpfOutcomeNUM_OUTCOMES) != int(traffic.NumOutcomes) ||
-		int(bpfClassNUM_CLASSES) != int(traffic.NumClasses) {
-		t.Fatal("the number of reasons, outcomes or classes differs")
+		int(bpfClassNUM_CLASSES) != int(traffic.NumClasses) || int(bpfScopeNUM_SCOPES) != int(traffic.NumScopes) {
+		t.Fatal("the number of reasons, outcomes, classes or scopes differs")
 	}
 	for r := range traffic.NumReasons {
 		check("reason", bpfReason(r), r)
@@ -41,5 +41,8 @@ func TestWordsAgreeWithTheProgram(t *testing.T) {
 	}
 	for c := range traffic.NumClasses {
 		check("class", bpfClass(c), c)
+	}
+	for s := range traffic.NumScopes {
+		check("scope", bpfScope(s), s)
 	}
 }

@@ -62,7 +62,6 @@ func probe() (f Features, err error) {
 	}
 	need("XDP programs", features.HaveProgramType(ebpf.XDP))
 	need("arrays of any size in maps of maps (5.10)", features.HaveMapFlag(features.BPF_F_INNER_MAP))
-	need("LRU hashes", features.HaveMapType(ebpf.LRUHash))
 	need("BPF ring buffers (5.8)", features.HaveMapType(ebpf.RingBuf))
 	need("maps of maps", features.HaveMapType(ebpf.ArrayOfMaps))
 	f.Frags = haveFrags()

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/gopacket/gopacket"
@@ -45,7 +46,8 @@ func (p *pair) want(t *testing.T, name string, frame []byte, reason traffic.Reas
 		t.Errorf("%s: counters (-want +got):\n%s", name, diff)
 	}
 	packet, oracleReason, oracleOutcome := p.expect(frame)
-	if reason != traffic.ReasonLimit && (oracleReason != reason || oracleOutcome != outcome) {
+	limit := reason == traffic.ReasonLimit || reason == traffic.ReasonPrefixLimit || reason == traffic.ReasonTargetLimit
+	if !limit && (oracleReason != reason || oracleOutcome != outcome) {
 		t.Errorf("%s: the oracle says %v %v, want %v %v", name, oracleReason, oracleOutcome, reason, outcome)
 	}
 	if !p.bypass && !sameView(got.Parsed, packet) {
@@ -290,7 +292,7 @@ func TestEveryReason(t *testing.T) {
 		seen[c.reason] = true
 	}
 	seen[traffic.ReasonBypass] = bypassed(t, p)
-	seen[traffic.ReasonLimit] = limited(t, p)
+	limited(t, p, seen)
 	for r := range traffic.NumReasons {
 		if !seen[r] {
 			t.Errorf("no packet for reason %v", r)
@@ -310,15 +312,20 @@ func bypassed(t *testing.T, p *pair) bool {
 	return true
 }
 
-func limited(t *testing.T, p *pair) bool {
-	var l traffic.Limits
-	l.Class[traffic.ClassAll] = traffic.Limit{Packets: 1, Burst: 1}
-	if err := p.program.SetLimits(l); err != nil {
-		t.Fatal(err)
+// limited sees a packet over the limit of each scope.
+func limited(t *testing.T, p *pair, seen map[traffic.Reason]bool) {
+	one := classLimit(traffic.ClassAll, traffic.Limit{Packets: 1, Burst: 1}).Class
+	for reason, l := range map[traffic.Reason]traffic.Limits{
+		traffic.ReasonLimit: {Class: one}, traffic.ReasonPrefixLimit: {Prefix: one}, traffic.ReasonTargetLimit: {Target: one},
+	} {
+		if err := p.program.SetLimits(l); err != nil {
+			t.Fatal(err)
+		}
+		p.at += time.Hour
+		p.want(t, "first packet", udp4(), traffic.ReasonPass, traffic.Passed)
+		p.want(t, "second packet", udp4(), reason, traffic.Dropped)
+		seen[reason] = true
 	}
-	p.want(t, "first packet of a source", udp4(), traffic.ReasonPass, traffic.Passed)
-	p.want(t, "second packet of a source", udp4(), traffic.ReasonLimit, traffic.Dropped)
-	return true
 }
 
 // TestObserve: what is dropped otherwise passes as would_drop, what passes still passes.

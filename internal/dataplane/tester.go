@@ -96,6 +96,9 @@ func (t *Tester) Run(frame []byte, at time.Duration) (Verdict, error) {
 	return v, nil
 }
 
+// SweepMeter is Plane.SweepMeter at a time after the Unix epoch.
+func (t *Tester) SweepMeter(at time.Duration) { t.sweepMeter(at) }
+
 // RunShort judges a frame of under 14 bytes by the first rule of docs/packet-path.md:
 // no driver delivers one, captures may hold one, and the kernel runs none.
 func (t *Tester) RunShort(frame []byte) Verdict {

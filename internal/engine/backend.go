@@ -40,7 +40,7 @@ func (e *Engine) Status(context.Context) (api.Status, error) {
 		Version: e.o.Version, Kernel: kernelRelease(), PID: os.Getpid(),
 		Started: e.started, Uptime: api.Duration{Duration: now.Sub(e.started).Round(time.Second)},
 		ConfigFile: e.o.ConfigPath,
-		Health:     e.health(&raw), Warnings: e.warnings(),
+		Health:     e.health(), Warnings: e.warnings(),
 		DryRun: e.cfg.DryRun, Bypass: e.bypass,
 		Pin:        e.pinState(),
 		Interfaces: e.interfaces(),
@@ -54,13 +54,13 @@ func (e *Engine) Status(context.Context) (api.Status, error) {
 }
 
 // health says what does not work as configured. The caller holds mu.
-func (e *Engine) health(c *traffic.Counters) api.Health {
+func (e *Engine) health() api.Health {
 	h := api.Health{State: api.HealthOK, Reasons: []string{}}
 	for _, i := range e.ifaces {
 		h.Reasons = append(h.Reasons, i.complaints()...)
 	}
-	if c.MetersFull > 0 {
-		h.Reasons = append(h.Reasons, fmt.Sprintf("%d packets of new sources found no room in the meter and passed: raise limits.sources", c.MetersFull))
+	if e.crowd > maxCrowd {
+		h.Reasons = append(h.Reasons, fmt.Sprintf("the meter is too small: for %.0f %% of packets it forgets a source it still counts: raise limits.sources", 100*e.crowd))
 	}
 	for id, why := range e.ledger.Unarmed() {
 		h.Reasons = append(h.Reasons, fmt.Sprintf("signature %d is not in force: %s; delete it, or add it again", id, why))

@@ -50,6 +50,7 @@ type Engine struct {
 	bypass bool
 	rates  api.Rates
 	last   api.Counters
+	crowd  float64        // share of the last tick's packets that pushed out of the meter what was still in use
 	ifaces map[int]*iface // by ifindex
 
 	ceilings map[uint64]overCeiling // by the ID of a signature; absent: never reached
@@ -59,6 +60,9 @@ const (
 	// How long open requests may take to end at shutdown.
 	shutdownTime = 2 * time.Second
 	tickTime     = time.Second
+	sweepTime    = 3 * time.Minute
+	// maxCrowd is the share of packets above which the meter is too small to hold sources to their rates.
+	maxCrowd = 0.01
 )
 
 // Run filters on the interfaces of cfg until ctx ends; then it detaches, or, with

@@ -48,6 +48,8 @@ limits:
   sources: 4096
   allowed_factor: 3
   per_source: {syn: {packets: 10, bytes: 20, burst: 30ms}}
+  per_prefix: {all: {packets: 40}}
+  per_target: {udp: {bytes: 50}}
 lists: {max_entries: 7}
 events: {per_second: 5, ring_bytes: 8192}
 `))
@@ -61,7 +63,11 @@ events: {per_second: 5, ring_bytes: 8192}
 	want.Limits.AllowedFactor = 3
 	for c := range want.Limits.Class {
 		want.Limits.Class[c].Burst = time.Second
+		want.Limits.Prefix[c].Burst = time.Second
+		want.Limits.Target[c].Burst = time.Second
 	}
+	want.Limits.Prefix[traffic.ClassAll].Packets = 40
+	want.Limits.Target[traffic.ClassUDP].Bytes = 50
 	want.Limits.Class[traffic.ClassSYN] = traffic.Limit{Packets: 10, Bytes: 20, Burst: 30 * time.Millisecond}
 	want.Policies.LaterFragments, want.Policies.ExtensionHeaders, want.Policies.VLANDepth = traffic.PolicyDrop, traffic.PolicyDrop, traffic.PolicyDrop
 	if d := cmp.Diff(want, PlaneOptions(cfg)); d != "" {

@@ -29,17 +29,21 @@ func PlaneOptions(cfg config.Config) dataplane.Options {
 const protectedRoom = 4096
 
 func limitsOf(l config.Limits) traffic.Limits {
+	return traffic.Limits{
+		Class: classLimitsOf(l.PerSource), Prefix: classLimitsOf(l.PerPrefix), Target: classLimitsOf(l.PerTarget),
+		AllowedFactor: uint64(l.AllowedFactor),
+	}
+}
+
+func classLimitsOf(l config.ClassLimits) traffic.ClassLimits {
 	limit := func(l config.Limit) traffic.Limit {
 		return traffic.Limit{Packets: uint64(l.Packets), Bytes: uint64(l.Bytes), Burst: l.Burst.Duration}
 	}
-	return traffic.Limits{
-		Class: [traffic.NumClasses]traffic.Limit{
-			traffic.ClassAll:  limit(l.PerSource.All),
-			traffic.ClassSYN:  limit(l.PerSource.SYN),
-			traffic.ClassUDP:  limit(l.PerSource.UDP),
-			traffic.ClassICMP: limit(l.PerSource.ICMP),
-		},
-		AllowedFactor: uint64(l.AllowedFactor),
+	return traffic.ClassLimits{
+		traffic.ClassAll:  limit(l.All),
+		traffic.ClassSYN:  limit(l.SYN),
+		traffic.ClassUDP:  limit(l.UDP),
+		traffic.ClassICMP: limit(l.ICMP),
 	}
 }
 

@@ -13,12 +13,12 @@ import (
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
-// tick does what is due each second: entries that have ended go, rates are
-// measured, and the summary line is logged.
+// tick does what is due each second: entries that have ended go, the meter is
+// swept, rates are measured, and the summary line is logged.
 func (e *Engine) tick(ctx context.Context) error {
 	t := time.NewTicker(tickTime)
 	defer t.Stop()
-	var logged time.Time
+	var logged, swept time.Time
 	before, err := e.read()
 	if err != nil {
 		return err
@@ -39,6 +39,7 @@ func (e *Engine) tick(ctx context.Context) error {
 				e.log.Info("entries ended", "count", n)
 			}
 			e.watchCeilings(now)
+			swept = e.sweep(now, swept)
 			if e.measure() != nil {
 				continue
 			}
@@ -48,6 +49,17 @@ func (e *Engine) tick(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// sweep refreshes the meter when it is due, and returns when it was last done.
+func (e *Engine) sweep(now, last time.Time) time.Time {
+	if now.Sub(last) < sweepTime {
+		return last
+	}
+	if err := e.plane.SweepMeter(); err != nil {
+		e.log.Error("sweep the meter", "error", err)
+	}
+	return now
 }
 
 func (e *Engine) statsInterval() time.Duration {
@@ -95,10 +107,17 @@ func (e *Engine) measure() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.rates = api.RatesBetween(before, c)
+	e.crowd = crowd(before, c)
 	if err := e.plane.AdaptSampling(e.rates.Passed.Packets, e.rates.Dropped.Packets+e.rates.WouldDrop.Packets); err != nil {
 		e.log.Error("adapt sampling", "error", err)
 	}
 	return nil
+}
+
+// crowd returns the share of packets between two readings that found no room in the meter.
+func crowd(before, after api.Counters) float64 {
+	seen := after.Seen.Sub(before.Seen).Packets
+	return float64(after.MetersEvicted-before.MetersEvicted) / float64(max(seen, 1))
 }
 
 func (e *Engine) logStats(before api.Counters) api.Counters {

@@ -41,6 +41,8 @@ const (
 	ReasonExtensionHeaders               // more IPv6 extension headers than are walked
 	ReasonVLANDepth                      // more VLAN tags than are parsed
 	ReasonTunnelDepth                    // tunnel inside a tunnel deeper than is looked into
+	ReasonPrefixLimit                    // source's prefix (/24, /48) is over its rate limit
+	ReasonTargetLimit                    // destination is over its rate limit
 	NumReasons
 )
 
@@ -65,6 +67,17 @@ const (
 	ClassUDP        // IP protocol 17, later fragments included
 	ClassICMP       // ICMP and ICMPv6 (neighbour discovery is not limited)
 	NumClasses
+)
+
+// Scope says whose rate a limit is.
+type Scope uint8
+
+// The scopes, in the order of enum scope in bpf/types.h.
+const (
+	ScopeSource Scope = iota // IPv4 /32, IPv6 /64
+	ScopePrefix              // of the source: IPv4 /24, IPv6 /48
+	ScopeTarget              // the destination: IPv4 /32, IPv6 /128
+	NumScopes
 )
 
 // List names one of the source lists.
@@ -115,8 +128,10 @@ type Counters struct {
 	Reasons    [NumReasons][NumOutcomes]Count
 	EventsSent uint64 // events put into the ring buffer
 	EventsLost uint64 // events the full ring buffer refused
-	MetersFull uint64 // new sources that could not be metered, and passed
 	Latency    Histogram
+
+	// MetersEvicted counts buckets that were not yet empty when another took their place.
+	MetersEvicted uint64
 }
 
 // Outcome returns the sum over all reasons of one outcome.
@@ -156,18 +171,29 @@ type Event struct {
 	Tunnel      bool // addresses and ports are those of the inner packet
 }
 
-// Limit is the rate of one class that one source (/32, /64) may send.
+// Limit is the rate of one class that one source, prefix or target may have.
 type Limit struct {
 	Packets uint64        // per second; 0: unlimited
 	Bytes   uint64        // per second; 0: unlimited
-	Burst   time.Duration // how long a source may exceed the rate after silence
+	Burst   time.Duration // how long the rate may be exceeded after silence
 }
 
-// Limits holds one limit per class and the factor by which sources on the allow
-// list and in the protected set may exceed it.
+// ClassLimits holds one limit per class.
+type ClassLimits [NumClasses]Limit
+
+// Limits holds the limits of every scope and the factor by which sources on the
+// allow list and in the protected set may exceed those of sources and prefixes.
+// Limits of targets do not hold for them.
 type Limits struct {
-	Class         [NumClasses]Limit
-	AllowedFactor uint64 // ≥ 1; 0: allowed sources are not limited
+	Class         ClassLimits // of each source
+	Prefix        ClassLimits // of each source prefix
+	Target        ClassLimits // of each target
+	AllowedFactor uint64      // ≥ 1; 0: allowed sources are not limited
+}
+
+// Of returns the limits of one scope.
+func (l *Limits) Of(s Scope) ClassLimits {
+	return [NumScopes]ClassLimits{l.Class, l.Prefix, l.Target}[s]
 }
 
 // Policy says what becomes of a class of packets that parsing set apart.
@@ -224,6 +250,7 @@ var reasonNames = [NumReasons]string{
 	"malformed", "truncated", "bad_header_length", "land", "zero_ttl", "bad_tcp_flags",
 	"fragment_first", "fragment_later", "fragment_tiny",
 	"extension_headers", "vlan_depth", "tunnel_depth",
+	"prefix_limit", "target_limit",
 }
 
 // String returns the reason's word, as in docs/reasons.md.
@@ -238,6 +265,11 @@ var classNames = [NumClasses]string{"all", "syn", "udp", "icmp"}
 
 // String returns all, syn, udp or icmp.
 func (c Class) String() string { return name(classNames[:], int(c), "class") }
+
+var scopeNames = [NumScopes]string{"source", "prefix", "target"}
+
+// String returns source, prefix or target.
+func (s Scope) String() string { return name(scopeNames[:], int(s), "scope") }
 
 var listNames = [NumLists]string{"block", "allow", "protected"}
 
