@@ -202,8 +202,15 @@ func TestNoEngine(t *testing.T) {
 	want := outcome{stderr: "sentinel-x: no sentinel-x answers on " + socket +
 		": is `sentinel-x run` running (and do you have the right to open it)?\n", exit: ExitFailed}
 	for _, args := range [][]string{
-		{"status"}, {"events"}, {"reload"}, {"bypass", "on"}, {"block", "add", "198.51.100.1"}, {"config", "show"},
-		{"signature", "list"}, {"signature", "add", "udp", "--action", "drop"}, {"signature", "del", "1"},
+		{"status"},
+		{"events"},
+		{"reload"},
+		{"bypass", "on"},
+		{"block", "add", "198.51.100.1"},
+		{"config", "show"},
+		{"signature", "list"},
+		{"signature", "add", "udp", "--action", "drop"},
+		{"signature", "del", "1"},
 	} {
 		if diff := cmp.Diff(want, runCLI(t, "", append(args, "--socket", socket)...), cmp.AllowUnexported(outcome{})); diff != "" {
 			t.Errorf("%v: %s", args, diff)

@@ -192,9 +192,10 @@ func (a *app) completeEntries(list traffic.List) cobra.CompletionFunc {
 	}
 }
 
-const hitsLong = `List the entries, or those that cover an address. HITS are the packets that ended on an
-entry since the engine started, LAST when the last of them was seen. Both are
-estimates from sampled events, which ~ says.`
+const hitsLong = `List the entries, or those that cover an address: who wants them (ORIGIN), why
+(COMMENT), and what they have done. HITS are the packets that ended on an entry since
+the engine started, LAST when the last of them was seen. Both are estimates from
+sampled events, which ~ says; without them (events.per_second: 0) there are none.`
 
 func (a *app) listListCommand(l listWords) *cobra.Command {
 	c := a.jsonFlag(&cobra.Command{

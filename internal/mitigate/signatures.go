@@ -216,6 +216,7 @@ func (l *Ledger) commitSignatures(next []signature.Armed, last uint64) error {
 		return pathError{fmt.Errorf("nothing was changed: %w", err)}
 	}
 	if err := l.journal.writeSignatures(next, last); err != nil {
+		l.lastSignature = last // the packet path has seen the IDs: it may count on them still
 		return l.rollback(err, []func() error{func() error {
 			err := l.o.Enforcer.SetSignatures(l.enforced(l.signatures))
 			l.signaturesBehind = err != nil

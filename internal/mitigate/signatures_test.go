@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -268,6 +269,58 @@ func TestSignaturesSurviveARestart(t *testing.T) {
 	b.check(t)
 	if armed := mustArm(t, b, rule(t, "udp")); armed[0].ID != 5 {
 		t.Errorf("ID %d was given before", armed[0].ID)
+	}
+}
+
+// Whatever is done in whatever order, and whenever the packet path refuses or the
+// power fails: ledger, packet path and journal agree, and no ID is given twice.
+func TestSignaturesAtRandom(t *testing.T) {
+	for seed := range uint64(8) {
+		b := newBench(t, 10)
+		r := rand.New(rand.NewPCG(seed, 2))
+		owner := map[uint64]string{} // which rule an ID was given to
+		for range 60 {
+			b.enforcer.refuse = ""
+			if r.IntN(4) == 0 {
+				b.enforcer.refuse = fmt.Sprintf("udp and src port %d", 1+r.IntN(9))
+			}
+			switch r.IntN(8) {
+			case 0, 1, 2, 3:
+				s := rule(t, fmt.Sprintf("udp and src port %d", 1+r.IntN(9)), signature.Action(r.IntN(2)))
+				if r.IntN(2) == 0 {
+					s.Expires = b.now.Add(time.Duration(1+r.IntN(5)) * time.Second)
+				}
+				armed, err := b.AddSignatures([]signature.Armed{s}, AddOptions{})
+				if refused := b.enforcer.refuse == s.Text; refused && err == nil {
+					t.Fatalf("seed %d: %q is armed", seed, s.Text)
+				}
+				for _, a := range armed {
+					if was, given := owner[a.ID]; given && was != a.Text {
+						t.Fatalf("seed %d: ID %d was %q, is %q", seed, a.ID, was, a.Text)
+					}
+					owner[a.ID] = a.Text
+				}
+			case 4, 5:
+				_, _, err := b.DeleteSignatures([]uint64{uint64(r.IntN(30))})
+				if err != nil && !errors.Is(err, errEnforcer) {
+					t.Fatal(err)
+				}
+			case 6:
+				b.now = b.now.Add(time.Duration(r.IntN(3)) * time.Second)
+				if _, err := b.Expire(); err != nil && !errors.Is(err, errEnforcer) {
+					t.Fatal(err)
+				}
+			default:
+				mustDo(t, b.Close())
+				b.enforcer.signatures = nil
+				b.open(t)
+				mustDo(t, b.Restore())
+			}
+			b.check(t)
+			if t.Failed() {
+				t.Fatalf("seed %d", seed)
+			}
+		}
 	}
 }
 
