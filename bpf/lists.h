@@ -58,11 +58,16 @@ static __always_inline __u32 list_scale(__u32 hash, __u32 n)
  */
 static __always_inline __u64 list_longer(__u64 slot, __u32 addr, __u64 best)
 {
-	__u64 low = (__u32)slot;
+	__u64 differs = ((__u32)(slot >> 32) ^ addr) >> ((slot >> 24) & 15);
+	__u64 match, better;
 
-	if (!(((__u32)(slot >> 32) ^ addr) >> ((slot >> 24) & 15)) && low > best)
-		return low;
-	return best;
+	barrier_var(differs);
+	match = (differs - 1) >> 63; /* 1 or 0 */
+	barrier_var(match);
+	slot = (__u32)slot * match;
+	better = (best - slot) >> 63;
+	barrier_var(better);
+	return best + (slot - best) * better;
 }
 
 /* list_half returns the u32 at `index` of a table. */
