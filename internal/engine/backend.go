@@ -59,9 +59,7 @@ func (e *Engine) health() api.Health {
 	for _, i := range e.ifaces {
 		h.Reasons = append(h.Reasons, i.complaints()...)
 	}
-	if e.crowd > maxCrowd {
-		h.Reasons = append(h.Reasons, fmt.Sprintf("the meter is too small: for %.0f %% of packets it forgets a source it still counts: raise limits.sources", 100*e.crowd))
-	}
+	h.Reasons = append(h.Reasons, complainOfCrowd(e.crowd)...)
 	for id, why := range e.ledger.Unarmed() {
 		h.Reasons = append(h.Reasons, fmt.Sprintf("signature %d is not in force: %s; delete it, or add it again", id, why))
 	}
@@ -70,6 +68,14 @@ func (e *Engine) health() api.Health {
 		h.State = api.HealthDegraded
 	}
 	return h
+}
+
+// complainOfCrowd says when the meter is too small to hold sources to their rates.
+func complainOfCrowd(share float64) []string {
+	if share <= maxCrowd {
+		return nil
+	}
+	return []string{fmt.Sprintf("the meter is too small: for %.0f %% of packets it forgets a source it still counts: raise limits.sources", 100*share)}
 }
 
 // warnings says what works as configured and is still worth knowing. The caller holds mu.

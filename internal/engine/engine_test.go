@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sentinel-x/sentinel-x/internal/api"
 	"github.com/sentinel-x/sentinel-x/internal/config"
 	"github.com/sentinel-x/sentinel-x/internal/dataplane"
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
@@ -138,6 +139,25 @@ func TestComplaints(t *testing.T) {
 			if !strings.Contains(got[i], want) {
 				t.Errorf("%s: %q lacks %q", name, got[i], want)
 			}
+		}
+	}
+}
+
+// Health complains of the meter while more than 1 % of the packets push out of it what is still in use.
+func TestCrowdedMeter(t *testing.T) {
+	before := api.Counters{Seen: traffic.Count{Packets: 1000}, MetersEvicted: 900}
+	for _, c := range []struct {
+		seen, evicted uint64
+		complains     bool
+	}{
+		{0, 0, false},
+		{10_000, 100, false},
+		{10_000, 101, true},
+	} {
+		after := api.Counters{Seen: traffic.Count{Packets: 1000 + c.seen}, MetersEvicted: 900 + c.evicted}
+		got := strings.Join(complainOfCrowd(crowd(before, after)), " ")
+		if strings.Contains(got, "raise limits.sources") != c.complains {
+			t.Errorf("%d evictions in %d packets: %q", c.evicted, c.seen, got)
 		}
 	}
 }
