@@ -360,8 +360,9 @@ static __always_inline int stage_signature(struct xdp_md *ctx, struct pkt *pkt)
 	if (pkt->rules & s->counted)
 		count_targets(pkt, s->counted);
 	pkt->rules &= of_headers(pkt, s);
-	for (__u32 i = 0; i < SIGNATURE_WORDS && i < s->num_words && pkt->rules; i++)
-		match_word(ctx, i);
+	for (__u32 i = 0; i < SIGNATURE_WORDS && i < s->num_words; i++)
+		if (pkt->rules & s->words[i].rules)
+			match_word(ctx, i);
 	if (!pkt->rules || !first_drop(ctx, pkt))
 		return NEXT;
 	pkt->reason = REASON_SIGNATURE;

@@ -240,6 +240,7 @@ struct signature {
 struct signature_word {
 	__u32 offset;
 	__u32 size; /* bytes that any rule looks at are in front of it */
+	__u64 rules; /* that look at any of them */
 	__u64 blind[WORD_BYTES]; /* rules that do not look at this byte */
 };
 

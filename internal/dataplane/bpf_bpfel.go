@@ -396,6 +396,7 @@ type bpfSignatures struct {
 		_      structs.HostLayout
 		Offset uint32
 		Size   uint32
+		Rules  uint64
 		Blind  [8]uint64
 	}
 	Rules   [64]bpfSignature

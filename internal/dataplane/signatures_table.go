@@ -183,6 +183,7 @@ func fillWords(t *bpfSignatures, placed *placedRules) error {
 				index[w.Offset] = i
 				openWord(t, i, w.Offset, all)
 			}
+			t.Words[i].Rules |= 1 << slot
 			fillWord(t, i, w, 1<<slot)
 		}
 	}
