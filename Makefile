@@ -36,7 +36,7 @@ export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-generate setup-kernels build install generate fmt lint lint-go lint-c \
-	test test-go test-race test-kernels fuzz bench demo docs check check-generated \
+	test test-go test-race test-kernels fuzz bench bench-docs demo docs check check-generated \
 	vendor-headers clean require-go require-root require-clang
 
 ##@ Try it
@@ -45,6 +45,9 @@ demo: setup build ## Show the whole product on this machine, in namespaces of it
 
 bench: setup build ## Measure the cost of a verdict, in ns over a bare XDP_DROP
 	$(SUDO) $(BINARY) bench verdict
+
+bench-docs: setup build ## Run every benchmark and write tables and plots into docs/ (idle machine, three minutes)
+	$(SUDO) $(BINARY) bench all --docs docs
 
 ##@ Build
 build: require-go ## Build bin/sentinel-x, static

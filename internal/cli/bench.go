@@ -7,10 +7,12 @@ import (
 	"io"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sentinel-x/sentinel-x/internal/config"
 	"github.com/sentinel-x/sentinel-x/internal/engine"
 	"github.com/sentinel-x/sentinel-x/internal/lab"
 )
@@ -22,13 +24,36 @@ func (a *app) benchCommand() *cobra.Command {
 		Long: `Measure what the packet path costs on this machine. docs/performance.md says how each
 figure comes about. Figures mean little while the machine does other work.`,
 	}
-	c.AddCommand(a.benchVerdictCommand(), a.benchScaleCommand(), a.benchPeersCommand(), a.benchMemoryCommand())
+	c.AddCommand(a.benchVerdictCommand(), a.benchScaleCommand(), a.benchPeersCommand(), a.benchMemoryCommand(), a.benchAllCommand())
 	return c
+}
+
+// benchFiles are what every benchmark reads and writes beside its output.
+type benchFiles struct{ config, plot string }
+
+func (f *benchFiles) flags(c *cobra.Command, config string) {
+	c.Flags().StringVar(&f.config, "config", "", config)
+	c.Flags().StringVar(&f.plot, "plot", "", "write a plot into this file, .svg or .png")
+}
+
+// load checks both names before anything is measured, and reads the configuration.
+func (f *benchFiles) load() (config.Config, error) {
+	if err := checkPlot(f.plot); err != nil {
+		return config.Config{}, err
+	}
+	return loadConfig(f.config)
+}
+
+func (f *benchFiles) finish(a *app, report any, c chart, table func(io.Writer)) error {
+	if err := c.save(f.plot); err != nil {
+		return err
+	}
+	return a.print(report, table)
 }
 
 func (a *app) benchVerdictCommand() *cobra.Command {
 	sizes := engine.DefaultBenchSizes()
-	var file string
+	var files benchFiles
 	c := a.jsonFlag(&cobra.Command{
 		Use:   "verdict",
 		Short: "Measure what a verdict adds to a bare XDP_DROP",
@@ -43,7 +68,7 @@ packet; they contain two readings of the clock. Nothing is attached.`,
 			if sizes.Rounds < 1 || sizes.Packets < 1 || sizes.Prefixes < 1 || sizes.Prefixes > math.MaxInt32 {
 				return usagef("--rounds, --packets and --prefixes are at least 1")
 			}
-			cfg, err := loadConfig(file)
+			cfg, err := files.load()
 			if err != nil {
 				return err
 			}
@@ -51,18 +76,18 @@ packet; they contain two readings of the clock. Nothing is attached.`,
 			if err != nil {
 				return err
 			}
-			return a.print(r, func(w io.Writer) { writeVerdict(w, r) })
+			return files.finish(a, r, verdictChart(r), func(w io.Writer) { writeVerdict(w, r) })
 		},
 	})
 	c.Flags().IntVar(&sizes.Rounds, "rounds", sizes.Rounds, "rounds")
 	c.Flags().IntVar(&sizes.Packets, "packets", sizes.Packets, "packets of each case in a round")
 	c.Flags().IntVar(&sizes.Prefixes, "prefixes", sizes.Prefixes, "prefixes on the long list of each family")
-	c.Flags().StringVar(&file, "config", "", "configuration file with policies, tunnels and sizes")
+	files.flags(c, "configuration file with policies, tunnels and sizes")
 	return c
 }
 
 func writeHost(w io.Writer, h engine.BenchHost) {
-	fmt.Fprintf(w, "Linux %s, %s, %s, %s\n", h.Kernel, h.CPU, plural(h.CPUs, "CPU", "CPUs"), h.Date.Format(time.DateOnly))
+	fmt.Fprintln(w, hostLine(h))
 }
 
 func writeVerdict(w io.Writer, r engine.VerdictReport) {
@@ -70,12 +95,16 @@ func writeVerdict(w io.Writer, r engine.VerdictReport) {
 	fmt.Fprintf(w, "%d rounds of %s packets a case; the long lists have %s prefixes; a bare XDP_DROP takes %.0f ns\n",
 		r.Rounds, grouped(uint64(r.Packets)), grouped(uint64(r.Prefixes)), r.BaselineNS)
 	fmt.Fprintf(w, "the verifier processed %s instructions; stack %d of 512 bytes\n\n", grouped(uint64(r.Verifier.Instructions)), r.Verifier.StackBytes())
+	verdictTable(r).write(w)
+}
+
+func verdictTable(r engine.VerdictReport) *table {
 	t := newTable("CASE", ">ADDED NS", ">MIN", ">MAX", ">TOTAL NS", ">P50 NS", ">P99 NS", "PACKETS")
 	for _, c := range r.Cases {
 		t.row(c.Name, whole(c.AddedNS), whole(c.MinNS), whole(c.MaxNS), whole(c.NS),
 			strconv.FormatInt(c.P50NS, 10), strconv.FormatInt(c.P99NS, 10), c.What)
 	}
-	t.write(w)
+	return t
 }
 
 // whole writes a number without decimals.
@@ -83,7 +112,7 @@ func whole(n float64) string { return strconv.FormatFloat(n, 'f', 0, 64) }
 
 func (a *app) benchScaleCommand() *cobra.Command {
 	sizes := engine.DefaultScaleSizes()
-	var file string
+	var files benchFiles
 	c := a.jsonFlag(&cobra.Command{
 		Use:   "scale",
 		Short: "Measure how the cost of a verdict grows with lists, signatures and sources",
@@ -96,7 +125,7 @@ beside it what tutorials build: an LPM trie for the list, an LRU hash for the ra
 			if err := checkScale(sizes); err != nil {
 				return err
 			}
-			cfg, err := loadConfig(file)
+			cfg, err := files.load()
 			if err != nil {
 				return err
 			}
@@ -104,7 +133,7 @@ beside it what tutorials build: an LPM trie for the list, an LRU hash for the ra
 			if err != nil {
 				return err
 			}
-			return a.print(r, func(w io.Writer) { writeScale(w, r) })
+			return files.finish(a, r, scaleChart(r), func(w io.Writer) { writeScale(w, r) })
 		},
 	})
 	c.Flags().IntVar(&sizes.Rounds, "rounds", sizes.Rounds, "rounds")
@@ -112,7 +141,7 @@ beside it what tutorials build: an LPM trie for the list, an LRU hash for the ra
 	c.Flags().IntSliceVar(&sizes.Prefixes, "prefixes", sizes.Prefixes, "lengths of the block list")
 	c.Flags().IntSliceVar(&sizes.Signatures, "signatures", sizes.Signatures, "numbers of signatures, 1 to 64")
 	c.Flags().IntSliceVar(&sizes.Sources, "sources", sizes.Sources, "numbers of sources")
-	c.Flags().StringVar(&file, "config", "", "configuration file with policies, tunnels and sizes")
+	files.flags(c, "configuration file with policies, tunnels and sizes")
 	return c
 }
 
@@ -137,9 +166,17 @@ func checkScale(s engine.ScaleSizes) error {
 func writeScale(w io.Writer, r engine.ScaleReport) {
 	writeHost(w, r.BenchHost)
 	fmt.Fprintf(w, "%d rounds of %s packets a point; added ns over a bare XDP_DROP\n", r.Rounds, grouped(uint64(r.Packets)))
+	for _, t := range scaleTables(r) {
+		fmt.Fprintln(w)
+		t.write(w)
+	}
+}
+
+// scaleTables returns one table for each axis.
+func scaleTables(r engine.ScaleReport) (tables []*table) {
 	for i := 0; i < len(r.Series); {
 		axis := r.Series[i].Axis
-		head := []string{"ENGINE", "CASE"}
+		head := []string{strings.ToUpper(axis), "CASE"}
 		for _, p := range r.Series[i].Points {
 			head = append(head, ">"+short(float64(p.N)))
 		}
@@ -151,14 +188,14 @@ func writeScale(w io.Writer, r engine.ScaleReport) {
 			}
 			t.row(cells...)
 		}
-		fmt.Fprintf(w, "\n%s\n", axis)
-		t.write(w)
+		tables = append(tables, t)
 	}
+	return tables
 }
 
 func (a *app) benchPeersCommand() *cobra.Command {
 	sizes := lab.DefaultPeerSizes()
-	var file string
+	var files benchFiles
 	c := a.jsonFlag(&cobra.Command{
 		Use:   "peers",
 		Short: "Compare what filters drop of the same flood, and how real requests fare beside it",
@@ -176,7 +213,7 @@ requests a second beside the flood. What cannot be set up here is named.`,
 			if sizes.Prefixes < 1 || sizes.Prefixes > lab.MaxPeerPrefixes {
 				return usagef("--prefixes %d: must be from 1 to %d", sizes.Prefixes, lab.MaxPeerPrefixes)
 			}
-			cfg, err := loadConfig(file)
+			cfg, err := files.load()
 			if err != nil {
 				return err
 			}
@@ -184,13 +221,13 @@ requests a second beside the flood. What cannot be set up here is named.`,
 			if err != nil {
 				return err
 			}
-			return a.print(r, func(w io.Writer) { writePeers(w, r) })
+			return files.finish(a, r, peersChart(r), func(w io.Writer) { writePeers(w, r) })
 		},
 	})
 	c.Flags().IntVar(&sizes.Rounds, "rounds", sizes.Rounds, "rounds")
 	c.Flags().DurationVar(&sizes.Duration, "duration", sizes.Duration, "of each filter in a round")
 	c.Flags().IntVar(&sizes.Prefixes, "prefixes", sizes.Prefixes, "blocked prefixes")
-	c.Flags().StringVar(&file, "config", "", "configuration file with policies, tunnels and sizes")
+	files.flags(c, "configuration file with policies, tunnels and sizes")
 	return c
 }
 
@@ -198,19 +235,23 @@ func writePeers(w io.Writer, r lab.PeerReport) {
 	writeHost(w, r.BenchHost)
 	fmt.Fprintf(w, "%d rounds of %.1f s a filter; %s sources, %s blocked\n\n",
 		r.Rounds, r.Seconds, grouped(uint64(r.Sources)), plural(r.Prefixes, "prefix", "prefixes"))
-	t := newTable("FILTER", ">DROPPED MPPS", ">OF BARE", ">CORE", ">RTT P50 µs", ">P99 µs", ">MAX µs", ">REQUESTS LOST", "HOW")
-	for _, c := range r.Cases {
-		t.row(c.Name, fmt.Sprintf("%.2f", c.MPPS), fmt.Sprintf("%.0f %%", 100*c.OfBare), fmt.Sprintf("%.0f %%", c.CPUPercent),
-			whole(c.P50Micros), whole(c.P99Micros), whole(c.MaxMicros), fmt.Sprintf("%.1f %%", c.LostPercent), c.What)
-	}
-	t.write(w)
+	peersTable(r).write(w)
 	for _, m := range r.Missing {
 		fmt.Fprintf(w, "missing: %s: %s\n", m.Name, m.Why)
 	}
 }
 
+func peersTable(r lab.PeerReport) *table {
+	t := newTable("FILTER", ">DROPPED MPPS", ">OF BARE", ">CORE", ">RTT P50 µs", ">P99 µs", ">MAX µs", ">REQUESTS LOST", "HOW")
+	for _, c := range r.Cases {
+		t.row(c.Name, fmt.Sprintf("%.2f", c.MPPS), fmt.Sprintf("%.0f %%", 100*c.OfBare), fmt.Sprintf("%.0f %%", c.CPUPercent),
+			whole(c.P50Micros), whole(c.P99Micros), whole(c.MaxMicros), fmt.Sprintf("%.1f %%", c.LostPercent), c.What)
+	}
+	return t
+}
+
 func (a *app) benchMemoryCommand() *cobra.Command {
-	var file string
+	var files benchFiles
 	c := a.jsonFlag(&cobra.Command{
 		Use:   "memory",
 		Short: "Show what the kernel charges for the maps",
@@ -219,7 +260,7 @@ addresses on the lists, and show what the kernel charges for each map.`,
 		Example: "  sentinel-x bench memory",
 		Args:    args(0, 0),
 		RunE: func(*cobra.Command, []string) error {
-			cfg, err := loadConfig(file)
+			cfg, err := files.load()
 			if err != nil {
 				return err
 			}
@@ -227,10 +268,10 @@ addresses on the lists, and show what the kernel charges for each map.`,
 			if err != nil {
 				return err
 			}
-			return a.print(r, func(w io.Writer) { writeMemory(w, r) })
+			return files.finish(a, r, memoryChart(r), func(w io.Writer) { writeMemory(w, r) })
 		},
 	})
-	c.Flags().StringVar(&file, "config", "", "configuration file with limits and sizes")
+	files.flags(c, "configuration file with limits and sizes")
 	return c
 }
 
@@ -238,16 +279,24 @@ func writeMemory(w io.Writer, r engine.MemoryReport) {
 	writeHost(w, r.BenchHost)
 	for _, s := range r.Setups {
 		fmt.Fprintf(w, "\n%s: %s\n", s.Name, s.What)
-		t := newTable("MAP", ">ENTRIES", ">BYTES")
-		for _, m := range s.Maps {
-			t.row(m.Name, grouped(uint64(m.Entries)), grouped(m.Bytes))
-		}
-		t.row("all", "", grouped(s.Bytes))
-		t.write(w)
-		word := "within"
-		if s.Bytes > r.LimitBytes {
-			word = "OVER"
-		}
-		fmt.Fprintf(w, "%s the budget of %s bytes\n", word, grouped(r.LimitBytes))
+		memoryTable(s).write(w)
+		fmt.Fprintln(w, memoryVerdict(r, s))
 	}
+}
+
+func memoryVerdict(r engine.MemoryReport, s engine.MemorySetup) string {
+	word := "within"
+	if s.Bytes > r.LimitBytes {
+		word = "OVER"
+	}
+	return fmt.Sprintf("%s the budget of %s bytes", word, grouped(r.LimitBytes))
+}
+
+func memoryTable(s engine.MemorySetup) *table {
+	t := newTable("MAP", ">ENTRIES", ">BYTES")
+	for _, m := range s.Maps {
+		t.row(m.Name, grouped(uint64(m.Entries)), grouped(m.Bytes))
+	}
+	t.row("all", "", grouped(s.Bytes))
+	return t
 }

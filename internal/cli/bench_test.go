@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -47,7 +48,7 @@ func TestBenchVerdict(t *testing.T) {
 		}
 	}
 	want := []string{
-		"pass_clean", "pass_metered", "pass_new_sources", "drop_meter", "pass_ipv6_ext",
+		"pass_clean", "pass_metered", "pass_new_sources", "pass_new_sources_wide", "drop_meter", "pass_ipv6_ext",
 		"pass_blocklist_1m", "drop_blocklist_1k", "drop_blocklist_1m", "pass_blocklist_1m_v6", "drop_blocklist_1m_v6",
 		"pass_signature_64", "drop_signature_64", "pass_all",
 	}
@@ -146,6 +147,54 @@ func remains(t *testing.T) (found []string) {
 	return found
 }
 
+func TestBenchAllFillsThePage(t *testing.T) {
+	dir := t.TempDir()
+	names := []string{"verdict", "scale", "peers", "peers-many", "memory"}
+	text, err := os.ReadFile("../../docs/performance.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := filepath.Join(dir, "performance.md")
+	if err := os.WriteFile(page, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var r benchReports
+	readJSON(t, &r, "bench", "all", "--quick", "--docs", dir)
+	if len(r.Verdict.Cases) == 0 || len(r.Scale.Series) == 0 || len(r.Peers) != 2 || len(r.Memory.Setups) == 0 {
+		t.Errorf("reports %+v", r)
+	}
+	filled, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, word := range []string{"| pass_all |", "| tutorial | metered |", "| sentinel_x_meter |", "| samples |"} {
+		if !strings.Contains(string(filled), word) {
+			t.Errorf("no %q in the page", word)
+		}
+	}
+	for _, name := range names {
+		svg, err := os.ReadFile(filepath.Join(dir, "bench-"+name+".svg"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkSVG(t, svg, "")
+	}
+	if err := writeBenchDocs(dir, r); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := os.ReadFile(page); err != nil || string(again) != string(filled) {
+		t.Errorf("filled twice, the page is another: %v", err)
+	}
+}
+
+func TestFillMarkNeedsBothMarks(t *testing.T) {
+	for _, page := range []string{"", "<!-- bench x -->\n", "<!-- end x -->", "<!-- bench y -->\n<!-- end y -->"} {
+		if _, err := fillMark([]byte(page), "x", []byte("new")); err == nil {
+			t.Errorf("%q was filled", page)
+		}
+	}
+}
+
 func TestBenchRefuses(t *testing.T) {
 	for _, args := range [][]string{
 		{"verdict", "--rounds", "0"},
@@ -161,6 +210,7 @@ func TestBenchRefuses(t *testing.T) {
 		{"peers", "--duration", "0s"},
 		{"peers", "--prefixes", "0"},
 		{"peers", "--prefixes", "65537"},
+		{"all", "more"},
 		{"nonsense"},
 	} {
 		if out := runCLI(t, "", append([]string{"bench"}, args...)...); out.exit != 2 || out.stderr == "" {

@@ -53,6 +53,20 @@ func (t *table) write(w io.Writer) {
 	}
 }
 
+// markdown writes the table as one of a Markdown page.
+func (t *table) markdown(w io.Writer) {
+	head, rule := make([]string, len(t.head)), make([]string, len(t.head))
+	for i, h := range t.head {
+		head[i], rule[i] = strings.ToLower(strings.TrimPrefix(h, ">")), "---"
+		if strings.HasPrefix(h, ">") {
+			rule[i] = "---:"
+		}
+	}
+	for _, row := range append([][]string{head, rule}, t.rows...) {
+		fmt.Fprintf(w, "| %s |\n", strings.Join(row, " | "))
+	}
+}
+
 // grouped writes a number with commas: 1,234,567.
 func grouped(n uint64) string {
 	s := strconv.FormatUint(n, 10)

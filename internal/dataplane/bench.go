@@ -47,6 +47,7 @@ type BenchResult struct {
 // benchState is what a plane is put into before a case is measured.
 type benchState struct {
 	limit uint64 // packets a second and source; 0: none
+	wide  bool   // the same limit for source prefixes and targets
 	rules int    // signatures
 	match bool   // the last of them matches
 }
@@ -96,14 +97,16 @@ func benchSetups(o BenchOptions) []benchSetup {
 	known, fresh := stream{4, strangers, benchSources}, stream{4, strangers, 0}
 	none, metered := benchState{}, benchState{limit: noLimitReached}
 	rules, matching := benchState{rules: signature.Slots}, benchState{rules: signature.Slots, match: true}
+	wide := benchState{limit: noLimitReached, wide: true}
 	all := benchState{limit: noLimitReached, rules: signature.Slots}
 	pass, drop := traffic.ReasonPass, traffic.ReasonBlocklist
 	empty, short4 := benchLists{family: 4}, benchLists{family: 4, entries: int(short)}
 	long4, long6 := benchLists{family: 4, entries: o.Prefixes}, benchLists{family: 6, entries: o.Prefixes}
 	return []benchSetup{
 		{"pass_clean", "nothing is configured; 65 536 sources", empty, none, benchIPv4, known, pass},
-		{"pass_metered", "limits, none reached; 65 536 sources", empty, metered, benchIPv4, known, pass},
-		{"pass_new_sources", "limits; every source is new", empty, metered, benchIPv4, fresh, pass},
+		{"pass_metered", "limits of sources, none reached; 65 536 sources", empty, metered, benchIPv4, known, pass},
+		{"pass_new_sources", "limits of sources; every source is new", empty, metered, benchIPv4, fresh, pass},
+		{"pass_new_sources_wide", "limits of sources, their prefixes and targets; every source is new", empty, wide, benchIPv4, fresh, pass},
 		{"drop_meter", "every source is over its limit", empty, benchState{limit: 1}, benchIPv4, stream{4, strangers, limited}, traffic.ReasonLimit},
 		{"pass_ipv6_ext", "IPv6, three extension headers; 65 536 sources", empty, none, benchExtended, stream{6, strangers, benchSources}, pass},
 		{"pass_blocklist_1m", "long list, source not on it; every source is new", long4, none, benchIPv4, fresh, pass},
@@ -113,7 +116,7 @@ func benchSetups(o BenchOptions) []benchSetup {
 		{"drop_blocklist_1m_v6", "long IPv6 list, source on it", long6, none, benchIPv6, stream{6, 0, long}, drop},
 		{"pass_signature_64", "64 signatures, none matches; 65 536 sources", empty, rules, benchIPv4, known, pass},
 		{"drop_signature_64", "64 signatures, one matches; 65 536 sources", empty, matching, benchIPv4, known, traffic.ReasonSignature},
-		{"pass_all", "long list, 64 signatures, limits; every source is new", long4, all, benchIPv4, fresh, pass},
+		{"pass_all", "long list, 64 signatures, limits of sources; every source is new", long4, all, benchIPv4, fresh, pass},
 	}
 }
 
@@ -303,6 +306,9 @@ func (b *bench) ready(s benchSetup) (*benchPlane, error) {
 	}
 	var limits traffic.Limits
 	limits.Class[traffic.ClassAll] = traffic.Limit{Packets: s.state.limit, Burst: time.Second}
+	if s.state.wide {
+		limits.Prefix, limits.Target = limits.Class, limits.Class
+	}
 	if err := p.SetLimits(limits); err != nil {
 		return nil, err
 	}
