@@ -113,8 +113,10 @@ func peerColour(name string) color.RGBA {
 }
 
 func memoryChart(r engine.MemoryReport) chart {
-	c := chart{title: "What the kernel charges for the maps", subtitle: hostLine(r.BenchHost),
-		legend: []legendEntry{{fmt.Sprintf("budget, %s bytes", grouped(r.LimitBytes)), vermilion, false}}}
+	c := chart{
+		title: "What the kernel charges for the maps", subtitle: hostLine(r.BenchHost),
+		legend: []legendEntry{{fmt.Sprintf("budget, %s bytes", grouped(r.LimitBytes)), vermilion, false}},
+	}
 	for i, s := range r.Setups {
 		p := rowPanel{title: s.What, axis: "bytes", limit: float64(r.LimitBytes), noLabels: i > 0, noteWidth: 80}
 		for _, m := range s.Maps {

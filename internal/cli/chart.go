@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -67,11 +68,8 @@ func checkPlot(file string) error {
 	if file == "" {
 		return nil
 	}
-	ending := strings.ToLower(filepath.Ext(file))
-	for _, known := range plotFormats {
-		if ending == known {
-			return nil
-		}
+	if slices.Contains(plotFormats, strings.ToLower(filepath.Ext(file))) {
+		return nil
 	}
 	return usagef("--plot %s: the name must end in .svg or .png", file)
 }
@@ -120,7 +118,7 @@ func (c chart) draw(on canvas, width, height float64) {
 	for _, l := range c.legend {
 		drawMark(on, x+5, 72, 5, l.paint, l.hollow)
 		on.text(x+16, 76, l.text, smallSize, -1, ink)
-		x += 34 + 6.6*float64(len([]rune(l.text)))
+		x += 36 + 5.9*float64(len([]rune(l.text)))
 	}
 	x = chartMargin
 	for _, p := range c.panels {

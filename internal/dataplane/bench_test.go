@@ -39,8 +39,10 @@ func TestHarnessWritesTheSourcesOfTheList(t *testing.T) {
 	}
 	defer h.close()
 	for _, kind := range []packetKind{
-		{benchIPv4, stream{4, 7, 1}}, {benchIPv4, stream{4, strangers, 1}},
-		{benchIPv6, stream{6, 7, 1}}, {benchIPv6, stream{6, strangers, 1}},
+		{benchIPv4, stream{4, 7, 1}},
+		{benchIPv4, stream{4, strangers, 1}},
+		{benchIPv6, stream{6, 7, 1}},
+		{benchIPv6, stream{6, strangers, 1}},
 	} {
 		got := firstSource(t, h, kind)
 		if want := sourceAt(kind.from.family, kind.from.first); got != want {

@@ -31,13 +31,18 @@ func NewBenchHost() BenchHost {
 	}
 }
 
-// The benchmarks' words, for those who may not import dataplane.
+// The words of the benchmarks, for those who may not import dataplane.
 type (
-	BenchSizes  = dataplane.BenchOptions
-	ScaleSizes  = dataplane.ScaleOptions
+	// BenchSizes size BenchVerdict.
+	BenchSizes = dataplane.BenchOptions
+	// BenchCase is one of its results.
+	BenchCase = dataplane.BenchCase
+	// ScaleSizes size BenchScale.
+	ScaleSizes = dataplane.ScaleOptions
+	// ScaleSeries is what a packet costs along one axis.
 	ScaleSeries = dataplane.ScaleSeries
-	ScalePoint  = dataplane.ScalePoint
-	BenchCase   = dataplane.BenchCase
+	// ScalePoint is one measurement of it.
+	ScalePoint = dataplane.ScalePoint
 )
 
 // DefaultBenchSizes end within 50 s on a small machine.

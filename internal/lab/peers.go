@@ -114,8 +114,7 @@ func BenchPeers(ctx context.Context, cfg config.Config, sizes PeerSizes) (PeerRe
 				samples[f.name] = &peerSamples{rtt: hdrhistogram.New(1, int64(10*time.Second), 3)}
 			}
 			err := runPeer(ctx, cfg, sizes, f, samples[f.name])
-			var missing *missingError
-			if errors.As(err, &missing) {
+			if missing, ok := errors.AsType[*missingError](err); ok {
 				r.Missing = append(r.Missing, MissingPeer{f.name, missing.Error()})
 				continue
 			}
