@@ -242,9 +242,10 @@ func writePeers(w io.Writer, r lab.PeerReport) {
 }
 
 func peersTable(r lab.PeerReport) *table {
-	t := newTable("FILTER", ">DROPPED MPPS", ">OF BARE", ">CORE", ">RTT P50 µs", ">P99 µs", ">MAX µs", ">REQUESTS LOST", "HOW")
+	t := newTable("FILTER", ">DROPPED MPPS", ">OF BARE", ">THREAD MPPS", ">OF BARE", ">CORE", ">RTT P50 µs", ">P99 µs", ">MAX µs", ">REQUESTS LOST", "HOW")
 	for _, c := range r.Cases {
-		t.row(c.Name, fmt.Sprintf("%.2f", c.MPPS), fmt.Sprintf("%.0f %%", 100*c.OfBare), fmt.Sprintf("%.0f %%", c.CPUPercent),
+		t.row(c.Name, fmt.Sprintf("%.2f", c.MPPS), fmt.Sprintf("%.0f %%", 100*c.OfBare),
+			fmt.Sprintf("%.2f", c.ThreadMPPS), fmt.Sprintf("%.0f %%", 100*c.ThreadBare), fmt.Sprintf("%.0f %%", c.CPUPercent),
 			whole(c.P50Micros), whole(c.P99Micros), whole(c.MaxMicros), fmt.Sprintf("%.1f %%", c.LostPercent), c.What)
 	}
 	return t

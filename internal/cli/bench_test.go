@@ -109,7 +109,7 @@ func TestBenchPeers(t *testing.T) {
 	var names []string
 	for _, c := range r.Cases {
 		names = append(names, c.Name)
-		if c.MPPS <= 0 || c.OfBare <= 0 || c.OfferedMPPS <= 0 || c.Requests == 0 {
+		if c.MPPS <= 0 || c.OfBare <= 0 || c.ThreadMPPS <= 0 || c.ThreadBare <= 0 || c.OfferedMPPS <= 0 || c.Requests == 0 {
 			t.Errorf("case %+v", c)
 		}
 	}

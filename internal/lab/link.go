@@ -225,6 +225,26 @@ func (l *Link) napiThreads(wait time.Duration) ([]int, error) {
 	}
 }
 
+// napiTime returns how long the interface's NAPI threads have run, in ns.
+func (l *Link) napiTime() (sum uint64, err error) {
+	pids, err := l.napiThreads(time.Second)
+	if err != nil {
+		return 0, err
+	}
+	for _, pid := range pids {
+		var ran uint64
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid))
+		if err == nil {
+			_, err = fmt.Sscan(string(text), &ran)
+		}
+		if err != nil {
+			return 0, fmt.Errorf("read how long NAPI thread %d of %s has run: %w", pid, l.Name, err)
+		}
+		sum += ran
+	}
+	return sum, nil
+}
+
 // kernelThreads finds threads whose name starts with name; kernels before 5.17
 // show only 15 characters of it.
 func kernelThreads(name string) ([]int, error) {

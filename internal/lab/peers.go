@@ -58,8 +58,10 @@ var (
 type PeerCase struct {
 	Name        string  `json:"name"`
 	What        string  `json:"what"`
-	MPPS        float64 `json:"mpps"`          // millions of frames a second that it dropped; none: that the stack dropped
-	OfBare      float64 `json:"of_bare"`       // share of what bare XDP_DROP dropped
+	MPPS        float64 `json:"mpps"`        // millions of frames a second that it dropped; none: that the stack dropped
+	OfBare      float64 `json:"of_bare"`     // share of what bare XDP_DROP dropped
+	ThreadMPPS  float64 `json:"thread_mpps"` // dropped in a second of the filtering thread's own time: what else the core did, is out
+	ThreadBare  float64 `json:"thread_of_bare"`
 	OfferedMPPS float64 `json:"offered_mpps"`  // sent by the generator; what the ring had no room for is in no other figure
 	CPUPercent  float64 `json:"cpu_pct"`       // of the victim's core, not idle
 	Requests    int     `json:"requests"`      // real ones, sent beside the flood
@@ -88,7 +90,8 @@ type PeerReport struct {
 
 // peerSamples is what the rounds of one case saw.
 type peerSamples struct {
-	mpps, offered, cpu []float64
+	mpps, thread       []float64
+	offered, cpu       []float64
 	requests, answered int
 	rtt                *hdrhistogram.Histogram // ns
 }
@@ -128,24 +131,24 @@ func BenchPeers(ctx context.Context, cfg config.Config, sizes PeerSizes) (PeerRe
 }
 
 func peerCases(samples map[string]*peerSamples) (cases []PeerCase) {
-	var bare float64
+	var bare PeerCase
 	for _, f := range peerFilters {
 		s := samples[f.name]
 		if s == nil || len(s.mpps) == 0 {
 			continue
 		}
 		c := PeerCase{
-			Name: f.name, What: f.what, MPPS: mean(s.mpps), OfferedMPPS: mean(s.offered), CPUPercent: mean(s.cpu),
+			Name: f.name, What: f.what, MPPS: mean(s.mpps), ThreadMPPS: mean(s.thread), OfferedMPPS: mean(s.offered), CPUPercent: mean(s.cpu),
 			Requests: s.requests, LostPercent: 100 * (1 - float64(s.answered)/float64(max(1, s.requests))),
 		}
 		if s.answered > 0 {
 			c.P50Micros, c.P99Micros, c.MaxMicros = quantile(s, 50), quantile(s, 99), quantile(s, 100)
 		}
 		if f.name == peerBare {
-			bare = c.MPPS
+			bare = c
 		}
-		if bare > 0 {
-			c.OfBare = c.MPPS / bare
+		if bare.MPPS > 0 {
+			c.OfBare, c.ThreadBare = c.MPPS/bare.MPPS, c.ThreadMPPS/bare.ThreadMPPS
 		}
 		cases = append(cases, c)
 	}
@@ -256,6 +259,7 @@ type peerSight struct {
 	received         uint64 // out of the ring of the victim's end
 	stack            uint64 // to no socket: what a filter let through
 	busy, busyOrIdle uint64 // ticks of the victim's core
+	thread           uint64 // ns that the filtering thread ran
 }
 
 func (n *Net) look(g *dataplane.Generator) (p peerSight, err error) {
@@ -271,7 +275,10 @@ func (n *Net) look(g *dataplane.Generator) (p peerSight, err error) {
 	if err := n.Victim.Do(func() (err error) { p.stack, err = strayDatagrams(); return err }); err != nil {
 		return p, err
 	}
-	p.busy, p.busyOrIdle, err = coreTicks(victimCPU)
+	if p.busy, p.busyOrIdle, err = coreTicks(victimCPU); err != nil {
+		return p, err
+	}
+	p.thread, err = n.VictimEnd.napiTime()
 	return p, err
 }
 
@@ -280,7 +287,8 @@ func (n *Net) look(g *dataplane.Generator) (p peerSight, err error) {
 func (s *peerSamples) add(f peerFilter, a, b peerSight) error {
 	seconds := b.at.Sub(a.at).Seconds()
 	received, stack := float64(b.received-a.received), float64(b.stack-a.stack)
-	if received == 0 {
+	ran := float64(b.thread - a.thread)
+	if received == 0 || ran == 0 {
 		return errors.New("nothing of the flood arrived")
 	}
 	dropped := received - stack
@@ -291,6 +299,7 @@ func (s *peerSamples) add(f peerFilter, a, b peerSight) error {
 		return fmt.Errorf("it dropped %.0f of %.0f frames", dropped, received)
 	}
 	s.mpps = append(s.mpps, dropped/seconds/1e6)
+	s.thread = append(s.thread, 1000*dropped/ran)
 	s.offered = append(s.offered, float64(b.sent-a.sent)/seconds/1e6)
 	if all := b.busyOrIdle - a.busyOrIdle; all > 0 {
 		s.cpu = append(s.cpu, 100*float64(b.busy-a.busy)/float64(all))

@@ -34,7 +34,7 @@ func TestBlockedPrefixesHoldTheFlood(t *testing.T) {
 
 func TestPeersCountOnlyWhatWasDropped(t *testing.T) {
 	a := peerSight{}
-	b := peerSight{received: 1_000_000, sent: 2_000_000, stack: 200_000, busy: 90, busyOrIdle: 100}
+	b := peerSight{received: 1_000_000, sent: 2_000_000, stack: 200_000, busy: 90, busyOrIdle: 100, thread: 500_000_000}
 	b.at = a.at.Add(1e9)
 	for name, c := range map[string]struct {
 		filter peerFilter
@@ -51,7 +51,7 @@ func TestPeersCountOnlyWhatWasDropped(t *testing.T) {
 			t.Errorf("%s: error %v", name, err)
 			continue
 		}
-		if !c.fails && (s.mpps[0] != c.mpps || s.offered[0] != 2 || s.cpu[0] != 90) {
+		if !c.fails && (s.mpps[0] != c.mpps || s.thread[0] != 2*c.mpps || s.offered[0] != 2 || s.cpu[0] != 90) {
 			t.Errorf("%s: %+v", name, s)
 		}
 	}
