@@ -47,6 +47,7 @@ struct pkt {
 
 	/* The meter's: written before they are read. */
 	__u64 clock;
+	__u64 source_hash;
 	struct meter_place places[NUM_SCOPES];
 
 	/* All from here on begins at 0 with each packet. */

@@ -34,6 +34,7 @@ int sentinel(struct xdp_md *ctx)
 	__u32 zero = 0;
 	struct totals *t = bpf_map_lookup_elem(&totals, &zero);
 	struct pkt *pkt = bpf_map_lookup_elem(&scratch, &zero);
+	struct meter_line *line = NULL;
 	int v = NEXT;
 
 	if (!t || !pkt)
@@ -45,6 +46,8 @@ int sentinel(struct xdp_md *ctx)
 	if (v == NEXT)
 		v = stage_parse(ctx, pkt);
 	if (v == NEXT)
+		line = meter_begin(pkt);
+	if (v == NEXT)
 		v = stage_acl(pkt);
 	if (v == NEXT)
 		v = stage_policy(pkt);
@@ -53,7 +56,7 @@ int sentinel(struct xdp_md *ctx)
 	if (v == NEXT && !pkt->allowed)
 		v = stage_challenge(ctx, pkt);
 	if (v == NEXT)
-		v = stage_meter(pkt);
+		v = stage_meter(pkt, line);
 	return stage_account(ctx, pkt, t, v);
 }
 

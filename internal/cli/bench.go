@@ -94,7 +94,8 @@ func writeVerdict(w io.Writer, r engine.VerdictReport) {
 	writeHost(w, r.BenchHost)
 	fmt.Fprintf(w, "%d rounds of %s packets a case; the long lists have %s prefixes; a bare XDP_DROP takes %.0f ns\n",
 		r.Rounds, grouped(uint64(r.Packets)), grouped(uint64(r.Prefixes)), r.BaselineNS)
-	fmt.Fprintf(w, "the verifier processed %s instructions; stack %d of 512 bytes\n\n", grouped(uint64(r.Verifier.Instructions)), r.Verifier.StackBytes())
+	frame, largest := r.Verifier.Frames()
+	fmt.Fprintf(w, "the verifier processed %s instructions; stack %d bytes, and at most %d in a subprogram\n\n", grouped(uint64(r.Verifier.Instructions)), frame, largest)
 	verdictTable(r).write(w)
 }
 

@@ -176,7 +176,8 @@ func fillMark(page []byte, name string, text []byte) ([]byte, error) {
 func verdictMarkdown(w io.Writer, r engine.VerdictReport) {
 	fmt.Fprintf(w, "%s. %d rounds of %s packets a case; long lists of %s prefixes; bare `XDP_DROP`: %.0f ns. ",
 		hostLine(r.BenchHost), r.Rounds, grouped(uint64(r.Packets)), grouped(uint64(r.Prefixes)), r.BaselineNS)
-	fmt.Fprintf(w, "The verifier processed %s instructions; the stack takes %d of 512 bytes.\n\n", grouped(uint64(r.Verifier.Instructions)), r.Verifier.StackBytes())
+	frame, largest := r.Verifier.Frames()
+	fmt.Fprintf(w, "The verifier processed %s instructions; the program takes %d bytes of stack, its subprograms at most %d.\n\n", grouped(uint64(r.Verifier.Instructions)), frame, largest)
 	verdictTable(r).markdown(w)
 }
 

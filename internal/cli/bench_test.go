@@ -55,7 +55,7 @@ func TestBenchVerdict(t *testing.T) {
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Errorf("cases (-want +got):\n%s", diff)
 	}
-	if r.BaselineNS <= 0 || r.Verifier.Instructions == 0 || r.Verifier.StackBytes() == 0 {
+	if r.BaselineNS <= 0 || r.Verifier.Instructions == 0 || len(r.Verifier.Stack) == 0 {
 		t.Errorf("baseline %v, verifier %+v", r.BaselineNS, r.Verifier)
 	}
 }

@@ -245,11 +245,12 @@ const (
 )
 
 type bpfPkt struct {
-	_         structs.HostLayout
-	Jiffy     uint64
-	JiffyTime uint64
-	Clock     uint64
-	Places    [3]struct {
+	_          structs.HostLayout
+	Jiffy      uint64
+	JiffyTime  uint64
+	Clock      uint64
+	SourceHash uint64
+	Places     [3]struct {
 		_      structs.HostLayout
 		Line   uint32
 		Tag    [2]uint16

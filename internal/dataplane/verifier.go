@@ -4,6 +4,7 @@ package dataplane
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -15,12 +16,13 @@ type VerifierCost struct {
 	Stack        []int `json:"stack"`        // bytes of the program and of each of its subprograms; 512 hold for a chain of calls
 }
 
-// StackBytes is what all subprograms take together, an upper bound for any chain of calls.
-func (c VerifierCost) StackBytes() (sum int) {
-	for _, n := range c.Stack {
-		sum += n
+// Frames returns the bytes of stack that the program itself takes, and the largest of its
+// subprograms. The kernel holds each chain of calls to 512, rounded up frame by frame.
+func (c VerifierCost) Frames() (program, largest int) {
+	if len(c.Stack) == 0 {
+		return 0, 0
 	}
-	return sum
+	return c.Stack[0], slices.Max(c.Stack)
 }
 
 // Verify loads the program as New does, asks the verifier for its statistics and
