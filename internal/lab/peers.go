@@ -117,6 +117,9 @@ func BenchPeers(ctx context.Context, cfg config.Config, sizes PeerSizes) (PeerRe
 				samples[f.name] = &peerSamples{rtt: hdrhistogram.New(1, int64(10*time.Second), 3)}
 			}
 			err := runPeer(ctx, cfg, sizes, f, samples[f.name])
+			if ctx.Err() != nil {
+				return r, ctx.Err()
+			}
 			if missing, ok := errors.AsType[*missingError](err); ok {
 				r.Missing = append(r.Missing, MissingPeer{f.name, missing.Error()})
 				continue
@@ -204,12 +207,12 @@ func (n *Net) preparePeers() error {
 }
 
 // measurePeer floods, and takes what passes between the end of the warm-up and the end.
-func (n *Net) measurePeer(ctx context.Context, d time.Duration, f peerFilter, s *peerSamples) error {
+func (n *Net) measurePeer(ctx context.Context, d time.Duration, f peerFilter, s *peerSamples) (err error) {
 	echo, err := n.startEcho(victimCPU)
 	if err != nil {
 		return err
 	}
-	defer echo.close()
+	defer func() { err = errors.Join(err, echo.close()) }()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	g, err := dataplane.NewGenerator(dataplane.Flood{

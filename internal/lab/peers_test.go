@@ -3,9 +3,24 @@
 package lab
 
 import (
+	"context"
+	"errors"
 	"net/netip"
 	"testing"
+	"time"
+
+	"github.com/sentinel-x/sentinel-x/internal/config"
 )
+
+// An interrupted comparison says so, and not that a filter failed.
+func TestPeersEndWhenInterrupted(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	_, err := BenchPeers(ctx, config.Default(), PeerSizes{Rounds: 1000, Duration: 100 * time.Millisecond, Prefixes: 1})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v", err)
+	}
+}
 
 // Whatever the number of prefixes, every source of the flood is in one of them, no
 // client is, and they do not overlap.
