@@ -111,8 +111,7 @@ func explainFilters(filters filterSet, err error) error {
 			expressions = append(expressions, expression)
 		}
 	}
-	var v *ebpf.VerifierError
-	if errors.As(err, &v) {
+	if _, refused := errors.AsType[*ebpf.VerifierError](err); refused {
 		return fmt.Errorf("the kernel's verifier refused the packet path with the filters %q: %w", expressions, err)
 	}
 	return fmt.Errorf("load the packet path with the filters %q: %w", expressions, err)

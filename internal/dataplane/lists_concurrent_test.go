@@ -37,8 +37,15 @@ func TestChangesWhilePacketsFlow(t *testing.T) {
 	blocked = append(blocked, traffic.Entry{Prefix: netip.MustParsePrefix("203.0.113.0/25"), Expires: ends})
 	allowed := []traffic.Entry{entry("192.0.2.2/32"), entry("2001:db8:1::2/128")}
 	witnesses := []witness{
-		{"192.0.2.1", true}, {"198.51.100.77", true}, {"203.0.113.5", true}, {"2001:db8:1::1", true}, {"2001:db8:2::5", true},
-		{"192.0.2.2", false}, {"2001:db8:1::2", false}, {"192.0.3.9", false}, {"2001:db8:ffff::9", false},
+		{"192.0.2.1", true},
+		{"198.51.100.77", true},
+		{"203.0.113.5", true},
+		{"2001:db8:1::1", true},
+		{"2001:db8:2::5", true},
+		{"192.0.2.2", false},
+		{"2001:db8:1::2", false},
+		{"192.0.3.9", false},
+		{"2001:db8:ffff::9", false},
 	}
 	if err := p.Put(traffic.ListBlock, blocked); err != nil {
 		t.Fatal(err)

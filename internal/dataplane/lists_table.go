@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"unsafe"
 
@@ -294,7 +295,7 @@ func (t *table) share(spec *ebpf.MapSpec) error {
 			continue
 		}
 		copy(to, *p.words)
-		*p.words = to[:len(to):len(to)]
+		*p.words = slices.Clip(to)
 	}
 	t.m, t.mapped = m, mapped
 	return nil

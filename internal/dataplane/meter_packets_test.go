@@ -51,18 +51,54 @@ func TestScopes(t *testing.T) {
 		first       pair
 		same, other []pair
 	}{
-		{traffic.ScopeSource, traffic.Limits{Class: limit}, traffic.ReasonLimit, pair{"192.0.2.1", d4},
-			[]pair{{"192.0.2.1", "203.0.113.2"}}, []pair{{"192.0.2.2", d4}, {"198.51.100.1", d4}}},
-		{traffic.ScopeSource, traffic.Limits{Class: limit}, traffic.ReasonLimit, pair{"2001:db8:1:2::1", d6},
-			[]pair{{"2001:db8:1:2:ffff::9", d6}, {"2001:db8:1:2::1", "2001:db8:f::2"}}, []pair{{"2001:db8:1:3::1", d6}}},
-		{traffic.ScopePrefix, traffic.Limits{Prefix: limit}, traffic.ReasonPrefixLimit, pair{"192.0.2.1", d4},
-			[]pair{{"192.0.2.255", d4}, {"192.0.2.0", "203.0.113.2"}}, []pair{{"192.0.3.1", d4}, {"192.0.1.255", d4}}},
-		{traffic.ScopePrefix, traffic.Limits{Prefix: limit}, traffic.ReasonPrefixLimit, pair{"2001:db8:1:2::1", d6},
-			[]pair{{"2001:db8:1:ffff::1", d6}, {"2001:db8:1::", d6}}, []pair{{"2001:db8:2:2::1", d6}, {"2001:db9:1:2::1", d6}}},
-		{traffic.ScopeTarget, traffic.Limits{Target: limit}, traffic.ReasonTargetLimit, pair{"192.0.2.1", d4},
-			[]pair{{"198.51.100.9", d4}}, []pair{{"192.0.2.1", "203.0.113.2"}, {"192.0.2.1", "192.0.2.9"}}},
-		{traffic.ScopeTarget, traffic.Limits{Target: limit}, traffic.ReasonTargetLimit, pair{"2001:db8:1::1", d6},
-			[]pair{{"2001:db8:2::1", d6}}, []pair{{"2001:db8:1::1", "2001:db8:f::2"}, {"2001:db8:1::1", "2001:db8:f:0:1::1"}, {"2001:db8:1::1", "2001:db8:e::1"}}},
+		{
+			traffic.ScopeSource,
+			traffic.Limits{Class: limit},
+			traffic.ReasonLimit,
+			pair{"192.0.2.1", d4},
+			[]pair{{"192.0.2.1", "203.0.113.2"}},
+			[]pair{{"192.0.2.2", d4}, {"198.51.100.1", d4}},
+		},
+		{
+			traffic.ScopeSource,
+			traffic.Limits{Class: limit},
+			traffic.ReasonLimit,
+			pair{"2001:db8:1:2::1", d6},
+			[]pair{{"2001:db8:1:2:ffff::9", d6}, {"2001:db8:1:2::1", "2001:db8:f::2"}},
+			[]pair{{"2001:db8:1:3::1", d6}},
+		},
+		{
+			traffic.ScopePrefix,
+			traffic.Limits{Prefix: limit},
+			traffic.ReasonPrefixLimit,
+			pair{"192.0.2.1", d4},
+			[]pair{{"192.0.2.255", d4}, {"192.0.2.0", "203.0.113.2"}},
+			[]pair{{"192.0.3.1", d4}, {"192.0.1.255", d4}},
+		},
+		{
+			traffic.ScopePrefix,
+			traffic.Limits{Prefix: limit},
+			traffic.ReasonPrefixLimit,
+			pair{"2001:db8:1:2::1", d6},
+			[]pair{{"2001:db8:1:ffff::1", d6}, {"2001:db8:1::", d6}},
+			[]pair{{"2001:db8:2:2::1", d6}, {"2001:db9:1:2::1", d6}},
+		},
+		{
+			traffic.ScopeTarget,
+			traffic.Limits{Target: limit},
+			traffic.ReasonTargetLimit,
+			pair{"192.0.2.1", d4},
+			[]pair{{"198.51.100.9", d4}},
+			[]pair{{"192.0.2.1", "203.0.113.2"}, {"192.0.2.1", "192.0.2.9"}},
+		},
+		{
+			traffic.ScopeTarget,
+			traffic.Limits{Target: limit},
+			traffic.ReasonTargetLimit,
+			pair{"2001:db8:1::1", d6},
+			[]pair{{"2001:db8:2::1", d6}},
+			[]pair{{"2001:db8:1::1", "2001:db8:f::2"}, {"2001:db8:1::1", "2001:db8:f:0:1::1"}, {"2001:db8:1::1", "2001:db8:e::1"}},
+		},
 	} {
 		p := metered(t, c.limits)
 		send := func(x pair, n int) (passed int) {

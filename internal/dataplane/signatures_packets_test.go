@@ -66,7 +66,8 @@ func (p *pair) hits(t *testing.T, name string, frame []byte, want bool) {
 
 func stats(t *testing.T, p interface {
 	SignatureStats() (map[uint64]signature.Stats, error)
-}) map[uint64]signature.Stats {
+},
+) map[uint64]signature.Stats {
 	t.Helper()
 	all, err := p.SignatureStats()
 	if err != nil {
@@ -86,17 +87,27 @@ func TestSignatureFields(t *testing.T) {
 		hit, miss [][]byte
 	}{
 		{"udp", [][]byte{udp4(), udp6(), fragment[0], fragment[1], inTunnel}, [][]byte{tcp4(), icmp6()}},
-		{"src portrange 100-200",
+		{
+			"src portrange 100-200",
 			[][]byte{with(udp4(), put16(atL4, 100)), with(tcp4(), put16(atL4, 200)), with(udp6(), put16(at6L4, 150))},
-			[][]byte{with(udp4(), put16(atL4, 99)), with(udp4(), put16(atL4, 201)), icmp4(), fragment[1]}},
-		{"dst port 0 or 65535",
+			[][]byte{with(udp4(), put16(atL4, 99)), with(udp4(), put16(atL4, 201)), icmp4(), fragment[1]},
+		},
+		{
+			"dst port 0 or 65535",
 			[][]byte{with(udp4(), put16(atL4+2, 0)), with(tcp6(), put16(at6L4+2, 65535))},
-			[][]byte{with(udp4(), put16(atL4+2, 1)), with(udp4(), put16(atL4+2, 65534)), icmp4()}},
-		{"ip[2:2] >= 68 and ip[2:2] <= 69", [][]byte{udp4(), with(udp4(), put16(atIP+2, 69))},
-			[][]byte{with(udp4(), put16(atIP+2, 67)), with(udp4(), put16(atIP+2, 70)), udp6(), with(udp4(), put16(atIP+2, 19))}},
+			[][]byte{with(udp4(), put16(atL4+2, 1)), with(udp4(), put16(atL4+2, 65534)), icmp4()},
+		},
+		{
+			"ip[2:2] >= 68 and ip[2:2] <= 69",
+			[][]byte{udp4(), with(udp4(), put16(atIP+2, 69))},
+			[][]byte{with(udp4(), put16(atIP+2, 67)), with(udp4(), put16(atIP+2, 70)), udp6(), with(udp4(), put16(atIP+2, 19))},
+		},
 		{"ttl 10", [][]byte{with(udp4(), put8(atIP+8, 10)), with(udp6(), put8(atIP+7, 10))}, [][]byte{udp4(), with(udp4(), put8(atIP+8, 11))}},
-		{"tcp[tcpflags] & (tcp-syn|tcp-ack) = tcp-syn",
-			[][]byte{with(tcp4(), put8(atL4+13, 2)), with(tcp6(), put8(at6L4+13, 0xc2))}, [][]byte{tcp4(), with(tcp4(), put8(atL4+13, 0x12)), udp4()}},
+		{
+			"tcp[tcpflags] & (tcp-syn|tcp-ack) = tcp-syn",
+			[][]byte{with(tcp4(), put8(atL4+13, 2)), with(tcp6(), put8(at6L4+13, 0xc2))},
+			[][]byte{tcp4(), with(tcp4(), put8(atL4+13, 0x12)), udp4()},
+		},
 		{"tcp[12] & 0xf0 = 0x50", [][]byte{tcp4(), tcp6()}, [][]byte{with(tcp4(), put8(atL4+12, 0x60)), udp4()}},
 		{"window 512", [][]byte{tcp4(), tcp6()}, [][]byte{with(tcp4(), put16(atL4+14, 511)), with(tcp4(), put16(atL4+14, 513)), udp4()}},
 		{"icmp[icmptype] = icmp-echo", [][]byte{icmp4()}, [][]byte{with(icmp4(), put8(atL4, 7)), icmp6(), udp4()}},
@@ -570,8 +581,7 @@ func TestFilters(t *testing.T) {
 		ends("one that went", udpFrom(fmt.Sprintf("192.0.2.%d", 10*round+1)), false)
 	}
 	err := p.SetSignatures([]signature.Armed{filtered(99, "vlan 3")})
-	var syntax *signature.SyntaxError
-	if !errors.As(err, &syntax) {
+	if _, syntax := errors.AsType[*signature.SyntaxError](err); !syntax {
 		t.Errorf("an expression that cannot be compiled: %v", err)
 	}
 	ends("the old filter after a refusal", udpFrom("192.0.2.32"), true)

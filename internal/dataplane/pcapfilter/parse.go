@@ -476,17 +476,15 @@ func guards(n number) node {
 	return nil
 }
 
-func value(v uint32) *uint32 { return &v }
-
 // names are the constants that tcpdump knows.
 var names = map[string]*uint32{
-	"tcpflags": value(13), "icmptype": value(0), "icmpcode": value(1), "icmp6type": value(0), "icmp6code": value(1),
-	"tcp-fin": value(1), "tcp-syn": value(2), "tcp-rst": value(4), "tcp-push": value(8),
-	"tcp-ack": value(16), "tcp-urg": value(32), "tcp-ece": value(64), "tcp-cwr": value(128),
-	"icmp-echoreply": value(0), "icmp-unreach": value(3), "icmp-sourcequench": value(4), "icmp-redirect": value(5),
-	"icmp-echo": value(8), "icmp-routeradvert": value(9), "icmp-routersolicit": value(10), "icmp-timxceed": value(11),
-	"icmp-paramprob": value(12), "icmp-tstamp": value(13), "icmp-tstampreply": value(14), "icmp-ireq": value(15),
-	"icmp-ireqreply": value(16), "icmp-maskreq": value(17), "icmp-maskreply": value(18),
-	"icmp6-destinationunreach": value(1), "icmp6-packettoobig": value(2), "icmp6-timeexceeded": value(3),
-	"icmp6-parameterproblem": value(4), "icmp6-echo": value(128), "icmp6-echoreply": value(129),
+	"tcpflags": new(uint32(13)), "icmptype": new(uint32(0)), "icmpcode": new(uint32(1)), "icmp6type": new(uint32(0)), "icmp6code": new(uint32(1)),
+	"tcp-fin": new(uint32(1)), "tcp-syn": new(uint32(2)), "tcp-rst": new(uint32(4)), "tcp-push": new(uint32(8)),
+	"tcp-ack": new(uint32(16)), "tcp-urg": new(uint32(32)), "tcp-ece": new(uint32(64)), "tcp-cwr": new(uint32(128)),
+	"icmp-echoreply": new(uint32(0)), "icmp-unreach": new(uint32(3)), "icmp-sourcequench": new(uint32(4)), "icmp-redirect": new(uint32(5)),
+	"icmp-echo": new(uint32(8)), "icmp-routeradvert": new(uint32(9)), "icmp-routersolicit": new(uint32(10)), "icmp-timxceed": new(uint32(11)),
+	"icmp-paramprob": new(uint32(12)), "icmp-tstamp": new(uint32(13)), "icmp-tstampreply": new(uint32(14)), "icmp-ireq": new(uint32(15)),
+	"icmp-ireqreply": new(uint32(16)), "icmp-maskreq": new(uint32(17)), "icmp-maskreply": new(uint32(18)),
+	"icmp6-destinationunreach": new(uint32(1)), "icmp6-packettoobig": new(uint32(2)), "icmp6-timeexceeded": new(uint32(3)),
+	"icmp6-parameterproblem": new(uint32(4)), "icmp6-echo": new(uint32(128)), "icmp6-echoreply": new(uint32(129)),
 }
