@@ -55,9 +55,14 @@ static __always_inline __u64 narrow(const struct signatures *s, enum field f, bo
 static __always_inline __u64 wide(const struct signatures *s, enum field f, enum wide_field w,
 				  bool has, __u16 value)
 {
+	__u64 at = value;
+
 	if (!(s->used & 1U << f))
 		return ~0ULL;
-	return has ? s->fields[f][s->classes[w][value]] : s->absent[f];
+	/* 5.10 forgets what a comparison of 32 bits has told it; the barrier keeps the mask for it. */
+	asm volatile("" : "+r"(at));
+	at &= 0xffff;
+	return has ? s->fields[f][s->classes[w][at]] : s->absent[f];
 }
 
 /* targeted returns the rules that accept family and destination: a prefix is a condition on each byte. */
