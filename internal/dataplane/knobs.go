@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/gaissmai/bart"
 
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
@@ -23,7 +22,7 @@ const (
 func (p *Plane) prepare() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := p.rebuild(&bart.Table[source]{}); err != nil {
+	if err := p.exchange(nil); err != nil {
 		return err
 	}
 	k := &p.knobs

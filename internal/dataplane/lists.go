@@ -82,7 +82,7 @@ func (p *Plane) Put(list traffic.List, entries []traffic.Entry) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(entries) > maxLive {
-		return p.rebuild(p.with(p.sources.Clone(), list, entries))
+		return p.exchange(p.with(itemsOf(p.sources), list, entries))
 	}
 	if err := p.checkRoom(entries); err != nil {
 		return err
@@ -106,11 +106,7 @@ func (p *Plane) Remove(list traffic.List, prefixes []netip.Prefix) error {
 		return s
 	}
 	if len(prefixes) > maxLive {
-		next := p.sources.Clone()
-		for _, prefix := range prefixes {
-			enter(next, prefix, without(prefix))
-		}
-		return p.rebuild(next)
+		return p.exchange(p.without(list, prefixes))
 	}
 	return p.apply(len(prefixes), func(i int) (netip.Prefix, source) { return prefixes[i], without(prefixes[i]) })
 }
@@ -122,24 +118,7 @@ func (p *Plane) Replace(list traffic.List, entries []traffic.Entry) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	next := &bart.Table[source]{}
-	for prefix, s := range p.sources.All() {
-		s.set(list, 0, false)
-		enter(next, prefix, s)
-	}
-	return p.rebuild(p.with(next, list, entries))
-}
-
-// with puts entries into a table that is not in force.
-func (p *Plane) with(next *bart.Table[source], list traffic.List, entries []traffic.Entry) *bart.Table[source] {
-	until := p.clock()
-	for _, e := range entries {
-		next.Modify(e.Prefix, func(s source, _ bool) (source, bool) {
-			s.set(list, until(e.Expires), e.Forced)
-			return s, s.empty()
-		})
-	}
-	return next
+	return p.exchange(p.with(p.others(list), list, entries))
 }
 
 // enter makes s what the lists say of a prefix.
@@ -229,11 +208,11 @@ func (p *Plane) apply(n int, change func(i int) (netip.Prefix, source)) error {
 // follow builds the tables anew where that is due, and has them asked if there is anything in them.
 func (p *Plane) follow(grow bool) error {
 	if grow {
-		return p.rebuild(p.sources)
+		return p.rebuild()
 	}
 	if p.lists.removed > p.sources.Size()+leastGarbage {
 		p.lists.removed = 0
-		if err := p.rebuild(p.sources); err != nil {
+		if err := p.rebuild(); err != nil {
 			p.log.Warn("the lists are right, but what was removed still takes room", "err", err)
 		}
 	}
@@ -263,24 +242,6 @@ func (p *Plane) undo(before []edit) error {
 		errs = append(errs, p.lists.update(p.sources, e.prefix))
 	}
 	return errors.Join(errs...)
-}
-
-// rebuild builds tables from next and puts them in force in one step. The caller holds mu.
-func (p *Plane) rebuild(next *bart.Table[source]) error {
-	if err := p.checkSize(next.Size4(), next.Size6()); err != nil {
-		return err
-	}
-	t, err := buildTable(next)
-	if err != nil {
-		return fmt.Errorf("build lists: %w", err)
-	}
-	if err := t.share(p.spec.Maps[bpfMapLists].InnerMap); err != nil {
-		return fmt.Errorf("build lists: %w", err)
-	}
-	if err := p.swap(t, next); err != nil {
-		return errors.Join(fmt.Errorf("put lists in place: %w", err), t.close())
-	}
-	return nil
 }
 
 func (p *Plane) swap(t *table, next *bart.Table[source]) error {

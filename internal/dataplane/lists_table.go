@@ -64,12 +64,13 @@ const (
 	noShort4     = 17    // no shorter prefix fits a folded net4
 )
 
-// buildTable lays the lists out in private memory.
-func buildTable(sources *bart.Table[source]) (*table, error) {
-	n := count(sources)
+// buildTable lays the lists out in private memory; items are sorted.
+func buildTable(items []item) (*table, error) {
+	items4, items6 := families(items)
+	n := count(items4, items6)
 	for try := range 8 {
 		t := newTable(n, try)
-		err := t.build(sources)
+		err := t.build(items4, items6)
 		if err == nil {
 			return t, nil
 		}
@@ -81,10 +82,10 @@ func buildTable(sources *bart.Table[source]) (*table, error) {
 }
 
 // count walks the lists once. A line has room for what a later change may add.
-func count(sources *bart.Table[source]) need {
-	n := need{shortest4: 32, entries4: sources.Size4()}
-	for prefix := range sources.All4() {
-		bits := prefix.Bits()
+func count(items4, items6 []item) need {
+	n := need{shortest4: 32, entries4: len(items4)}
+	for i := range items4 {
+		bits := items4[i].prefix.Bits()
 		n.shortest4 = min(n.shortest4, bits)
 		n.short4 = n.short4 || bits <= 20
 		switch {
@@ -99,8 +100,8 @@ func count(sources *bart.Table[source]) need {
 			n.cells4 += 1 << max(0, 24-bits)
 		}
 	}
-	for prefix := range sources.All6() {
-		n.slots6 += 1 << (-prefix.Bits() & 3)
+	for i := range items6 {
+		n.slots6 += 1 << (-items6[i].prefix.Bits() & 3)
 	}
 	return n
 }
@@ -134,11 +135,11 @@ func newTable(n need, try int) *table {
 	return t
 }
 
-func (t *table) build(sources *bart.Table[source]) error {
-	if err := t.build4(sources); err != nil {
+func (t *table) build(items4, items6 []item) error {
+	if err := t.build4(items4); err != nil {
 		return err
 	}
-	return t.build6(sources)
+	return t.build6(items6)
 }
 
 // room makes a part as long as `words`; what is shared does not grow.

@@ -29,10 +29,10 @@ func addr4(a netip.Addr) uint32 {
 	return binary.BigEndian.Uint32(b[:])
 }
 
-func (t *table) build4(sources *bart.Table[source]) error {
-	items := make([]item4, 0, sources.Size4())
-	for prefix, own := range sources.AllSorted4() {
-		items = append(items, item4{addr4(prefix.Addr()), prefix.Bits(), own})
+func (t *table) build4(sorted []item) error {
+	items := make([]item4, len(sorted))
+	for i, s := range sorted {
+		items[i] = item4{addr4(s.prefix.Addr()), s.prefix.Bits(), s.own}
 	}
 	return t.paint4(0, 0, source{}, false, items)
 }

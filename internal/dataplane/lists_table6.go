@@ -46,13 +46,14 @@ func copies6(prefix netip.Prefix) func(yield func(prefix6) bool) {
 }
 
 // build6 goes from shorter prefixes to longer ones in them: the last to write a copy is the longest that covers it.
-func (t *table) build6(sources *bart.Table[source]) error {
+func (t *table) build6(sorted []item) error {
 	type covering struct {
 		prefix netip.Prefix
 		sum    source
 	}
 	var within []covering
-	for prefix, own := range sources.AllSorted6() {
+	for _, s := range sorted {
+		prefix, own := s.prefix, s.own
 		for len(within) > 0 && !within[len(within)-1].prefix.Contains(prefix.Addr()) {
 			within = within[:len(within)-1]
 		}

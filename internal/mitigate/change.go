@@ -6,6 +6,7 @@ import (
 	"container/heap"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -21,31 +22,93 @@ func newChanges() changes {
 	return changes{traffic.ListBlock: {}, traffic.ListAllow: {}}
 }
 
+// change is what a commit does to one list. The slots of the list stay as they
+// are until the commit has succeeded.
+type change struct {
+	list          traffic.List
+	before, after map[netip.Prefix]slot // after: those that change, an empty slot is gone
+	order         []netip.Prefix        // of after, sorted: a million are sorted only once
+	all           []netip.Prefix        // see remaining
+}
+
+func (l *Ledger) plan(c changes) []*change {
+	var plan []*change
+	for _, list := range slices.Sorted(maps.Keys(c)) {
+		plan = append(plan, &change{list: list, before: l.lists[list], after: c[list], order: sorted(maps.Keys(c[list]), len(c[list]))})
+	}
+	return plan
+}
+
+// sorted returns n prefixes in their order.
+func sorted(prefixes iter.Seq[netip.Prefix], n int) []netip.Prefix {
+	all := slices.AppendSeq(make([]netip.Prefix, 0, n), prefixes)
+	order := traffic.Order(len(all), func(i int) netip.Prefix { return all[i] })
+	out := make([]netip.Prefix, len(all))
+	for i, at := range order {
+		out[i] = all[at]
+	}
+	return out
+}
+
+// slot returns what is to be of a prefix.
+func (c *change) slot(p netip.Prefix) slot {
+	if s, ok := c.after[p]; ok {
+		return s
+	}
+	return c.before[p]
+}
+
+// remaining returns the prefixes that are on the list after the change, sorted.
+func (c *change) remaining() []netip.Prefix {
+	if c.all != nil {
+		return c.all
+	}
+	c.all = slices.DeleteFunc(slices.Clone(c.order), func(p netip.Prefix) bool { return c.after[p].empty() })
+	n := len(c.all)
+	for p := range c.before {
+		if _, changed := c.after[p]; !changed {
+			c.all = append(c.all, p)
+		}
+	}
+	if len(c.all) > n {
+		c.all = sorted(slices.Values(c.all), len(c.all))
+	}
+	return c.all
+}
+
+// entries returns the list after the change, in the order of the prefixes.
+func (c *change) entries() []traffic.Entry {
+	entries := make([]traffic.Entry, 0, len(c.remaining()))
+	for _, p := range c.remaining() {
+		entries = append(entries, c.slot(p).entry(p))
+	}
+	return entries
+}
+
 // commit makes the changes in the packet path, then in the journal, then here.
 // If one step fails, those before it are undone. With whole, the packet path
 // exchanges each list in one step instead of taking the differences.
 func (l *Ledger) commit(c changes, whole bool) error {
 	var undo []func() error
-	for _, list := range slices.Sorted(maps.Keys(c)) {
-		back, err := l.enforce(list, c[list], whole)
+	plan := l.plan(c)
+	for _, c := range plan {
+		back, err := l.enforce(c, whole)
 		if err != nil {
-			return l.rollback(fmt.Errorf("change the %s list of the packet path: %w", list, err), undo)
+			return l.rollback(fmt.Errorf("change the %s list of the packet path: %w", c.list, err), undo)
 		}
 		if back != nil {
 			undo = append(undo, func() error {
 				err := back()
-				l.behind[list] = l.behind[list] || err != nil
+				l.behind[c.list] = l.behind[c.list] || err != nil
 				return err
 			})
 		}
 	}
-	if err := l.journal.write(c, l.lists); err != nil {
+	if err := l.journal.write(plan); err != nil {
 		return l.rollback(err, undo)
 	}
-	for list, slots := range c {
-		for p, s := range slots {
-			l.remember(list, p, s)
-		}
+	for _, c := range plan {
+		l.remember(c)
 	}
 	if l.ends.Len() > 2*(len(l.lists[traffic.ListBlock])+len(l.lists[traffic.ListAllow]))+64 {
 		l.ends = l.endings()
@@ -67,40 +130,44 @@ func (l *Ledger) rollback(err error, undo []func() error) error {
 	return fmt.Errorf("nothing was changed: %w", err)
 }
 
-func (l *Ledger) remember(list traffic.List, p netip.Prefix, s slot) {
-	if s.empty() {
-		delete(l.lists[list], p)
-		delete(l.hits[list], p)
-		return
+func (l *Ledger) remember(c *change) {
+	slots := c.before
+	if len(slots) == 0 {
+		slots = c.after // and not a copy of a million
 	}
-	l.lists[list][p] = s
-	for _, w := range []*wish{s.own, s.config} {
-		if w != nil {
-			l.ends.add(ending{w.expires, list, p})
+	var ends []ending
+	for p, s := range c.after {
+		if s.empty() {
+			delete(slots, p)
+			delete(l.hits[c.list], p)
+			continue
 		}
+		slots[p] = s
+		ends = appendEndings(ends, c.list, p, s)
 	}
+	if len(c.after) > 2*len(slots)+manySlots {
+		slots = maps.Collect(maps.All(slots)) // a map does not shrink
+	}
+	l.lists[c.list] = slots
+	l.ends.add(ends...)
 }
+
+// manySlots take room that is worth giving back.
+const manySlots = 1024
 
 // enforce changes one list of the packet path and returns what undoes that, nil
 // if there was nothing to change.
-func (l *Ledger) enforce(list traffic.List, after map[netip.Prefix]slot, whole bool) (undo func() error, err error) {
-	before := l.lists[list]
-	forth, back := differences(before, after)
+func (l *Ledger) enforce(c *change, whole bool) (undo func() error, err error) {
+	forth := differences(c.order, c.before, c.after)
 	if forth.empty() {
 		return nil, nil
 	}
 	if whole || forth.mixed() {
-		next := maps.Clone(before)
-		for p, s := range after {
-			next[p] = s
-			if s.empty() {
-				delete(next, p)
-			}
-		}
-		undo = func() error { return l.o.Enforcer.Replace(list, merged(before)) }
-		return undo, l.o.Enforcer.Replace(list, merged(next))
+		undo = func() error { return l.o.Enforcer.Replace(c.list, merged(c.before)) }
+		return undo, l.o.Enforcer.Replace(c.list, c.entries())
 	}
-	return func() error { return back.apply(l.o.Enforcer, list) }, forth.apply(l.o.Enforcer, list)
+	undo = func() error { return differences(c.order, c.after, c.before).apply(l.o.Enforcer, c.list) }
+	return undo, forth.apply(l.o.Enforcer, c.list)
 }
 
 // delta is what the packet path must learn of a change to one list.
@@ -123,25 +190,23 @@ func (d delta) apply(e Enforcer, list traffic.List) error {
 	return err
 }
 
-// differences returns what leads the packet path from the slots before to the
-// changed ones, and back.
-func differences(before, changed map[netip.Prefix]slot) (forth, back delta) {
-	for _, p := range slices.SortedFunc(maps.Keys(changed), netip.Prefix.Compare) {
-		b, a := before[p], changed[p]
+// differences returns what leads the packet path from the slots before to those
+// after, as far as the prefixes in order are concerned.
+func differences(order []netip.Prefix, before, after map[netip.Prefix]slot) (d delta) {
+	for _, p := range order {
+		b, a := before[p], after[p]
 		switch {
 		case a.empty() && b.empty():
 		case a.empty():
-			forth.remove = append(forth.remove, p)
-			back.put = append(back.put, b.entry(p))
-		case b.empty():
-			forth.put = append(forth.put, a.entry(p))
-			back.remove = append(back.remove, p)
-		case !sameVerdict(a.entry(p), b.entry(p)):
-			forth.put = append(forth.put, a.entry(p))
-			back.put = append(back.put, b.entry(p))
+			d.remove = append(d.remove, p)
+		case b.empty() || !sameVerdict(a.entry(p), b.entry(p)):
+			if d.put == nil {
+				d.put = make([]traffic.Entry, 0, len(order))
+			}
+			d.put = append(d.put, a.entry(p))
 		}
 	}
-	return forth, back
+	return d
 }
 
 // sameVerdict reports whether the packet path would not notice the difference.
@@ -175,11 +240,26 @@ func (h *endings) Pop() any {
 	return e
 }
 
-// add notes an ending; never (zero) needs none.
-func (h *endings) add(e ending) {
-	if !e.at.IsZero() {
+// add notes endings.
+func (h *endings) add(all ...ending) {
+	if len(all) > h.Len()/8 {
+		*h = append(*h, all...)
+		heap.Init(h)
+		return
+	}
+	for _, e := range all {
 		heap.Push(h, e)
 	}
+}
+
+// appendEndings appends when the wishes for a prefix end; never (zero) needs no ending.
+func appendEndings(all []ending, list traffic.List, p netip.Prefix, s slot) []ending {
+	for _, w := range [...]*wish{s.own, s.config} {
+		if w != nil && !w.expires.IsZero() {
+			all = append(all, ending{w.expires, list, p})
+		}
+	}
+	return all
 }
 
 // due takes out what has ended.
@@ -196,12 +276,9 @@ func (l *Ledger) endings() endings {
 	var h endings
 	for list, slots := range l.lists {
 		for p, s := range slots {
-			for _, w := range []*wish{s.own, s.config} {
-				if w != nil {
-					h.add(ending{w.expires, list, p})
-				}
-			}
+			h = appendEndings(h, list, p, s)
 		}
 	}
+	heap.Init(&h)
 	return h
 }

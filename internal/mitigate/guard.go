@@ -59,7 +59,7 @@ func newGuard(protected []Protected, now time.Time) (guard, error) {
 
 // objection says why a block must not cover p, "" if it may.
 func (g guard) objection(p netip.Prefix) string {
-	if g.tree == nil {
+	if g.tree == nil || !g.tree.OverlapsPrefix(p) {
 		return ""
 	}
 	for _, q := range g.tree.Subnets(p) {

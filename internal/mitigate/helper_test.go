@@ -222,9 +222,13 @@ func (b *bench) check(t testing.TB) {
 			t.Errorf("%s list: -ledger +enforcer:\n%s", list, diff)
 		}
 		got := map[netip.Prefix]wish{}
-		mustDo(t, b.journal.read(func(l traffic.List, p netip.Prefix, w wish) {
-			if l == list {
-				got[p] = w
+		mustDo(t, b.journal.read(func(l traffic.List, p netip.Prefix, w *wish) {
+			switch {
+			case l != list:
+			case w == nil:
+				delete(got, p)
+			default:
+				got[p] = *w
 			}
 		}))
 		if diff := cmp.Diff(journalled, got, cmp.AllowUnexported(wish{}), prefixes); diff != "" {

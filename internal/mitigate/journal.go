@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -23,8 +22,9 @@ import (
 )
 
 const (
-	schema      = "1"
-	lockTimeout = time.Second
+	schemaSingles = "1" // no pages, as the first versions wrote it
+	schemaPages   = "2" // from the first page on
+	lockTimeout   = time.Second
 )
 
 var (
@@ -33,8 +33,10 @@ var (
 	journaled  = []traffic.List{traffic.ListBlock, traffic.ListAllow}
 )
 
-// journal keeps the wishes of operators in a bbolt file: one bucket a list, the
-// binary prefix as key, a record as JSON.
+// journal keeps the wishes of operators in a bbolt file. Each list has a bucket
+// of single entries, with the binary prefix as key and a record as JSON, and, once
+// it was changed as a whole, one of pages (see journalpage.go). A single entry
+// counts before that of a page; an empty value takes it off.
 type journal struct {
 	path string
 	db   *bolt.DB
@@ -102,8 +104,8 @@ func (j *journal) check(tx *bolt.Tx) error {
 	if meta == nil {
 		return j.unusable(errors.New("it belongs to another program"))
 	}
-	if got := string(meta.Get(schemaKey)); got != schema {
-		return j.unusable(fmt.Errorf("it has schema %q, this sentinel-x knows %q: it was written by another version", got, schema))
+	if got := string(meta.Get(schemaKey)); got != schemaSingles && got != schemaPages {
+		return j.unusable(fmt.Errorf("it has schema %q, this sentinel-x knows %q and %q: it was written by another version", got, schemaSingles, schemaPages))
 	}
 	for _, list := range journaled {
 		if tx.Bucket(bucketOf(list)) == nil {
@@ -123,7 +125,7 @@ func createBuckets(tx *bolt.Tx) error {
 			return err
 		}
 	}
-	return meta.Put(schemaKey, []byte(schema))
+	return meta.Put(schemaKey, []byte(schemaSingles))
 }
 
 func bucketOf(list traffic.List) []byte { return []byte(list.String()) }
@@ -145,25 +147,35 @@ func (j *journal) careful(f func() error) (err error) {
 	return f()
 }
 
-// read passes every record on.
-func (j *journal) read(each func(traffic.List, netip.Prefix, wish)) error {
+// read passes every record on; nil takes back one that came before.
+func (j *journal) read(each func(traffic.List, netip.Prefix, *wish)) error {
 	return j.careful(func() error {
 		return j.db.View(func(tx *bolt.Tx) error {
 			for _, list := range journaled {
-				err := tx.Bucket(bucketOf(list)).ForEach(func(k, v []byte) error {
-					p, w, err := decode(k, v)
-					if err != nil {
-						return j.unusable(fmt.Errorf("damaged: %w", err))
-					}
-					each(list, p, w)
-					return nil
-				})
+				err := readList(tx, list, func(p netip.Prefix, w *wish) { each(list, p, w) })
 				if err != nil {
-					return err
+					return j.unusable(fmt.Errorf("damaged: %w", err))
 				}
 			}
 			return nil
 		})
+	})
+}
+
+func readList(tx *bolt.Tx, list traffic.List, each func(netip.Prefix, *wish)) error {
+	if pages := tx.Bucket(pagesOf(list)); pages != nil {
+		err := pages.ForEach(func(k, v []byte) error { return readPage(k, v, each) })
+		if err != nil {
+			return err
+		}
+	}
+	return tx.Bucket(bucketOf(list)).ForEach(func(k, v []byte) error {
+		p, w, err := decode(k, v)
+		if err != nil {
+			return err
+		}
+		each(p, w)
+		return nil
 	})
 }
 
@@ -175,19 +187,22 @@ func (j *journal) size() (int64, error) {
 	return info.Size(), nil
 }
 
-func decode(k, v []byte) (netip.Prefix, wish, error) {
+func decode(k, v []byte) (netip.Prefix, *wish, error) {
 	var p netip.Prefix
 	if err := p.UnmarshalBinary(k); err != nil {
-		return p, wish{}, fmt.Errorf("key %x: %w", k, err)
+		return p, nil, fmt.Errorf("key %x: %w", k, err)
 	}
-	if !p.IsValid() || p.Masked() != p || p.Addr().Is4In6() {
-		return p, wish{}, fmt.Errorf("key %x is no prefix", k)
+	if checkPrefix(p) != nil {
+		return p, nil, fmt.Errorf("key %x is no prefix", k)
+	}
+	if len(v) == 0 {
+		return p, nil, nil
 	}
 	var r record
 	if err := json.Unmarshal(v, &r); err != nil {
-		return p, wish{}, fmt.Errorf("entry %s: %w", p, err)
+		return p, nil, fmt.Errorf("entry %s: %w", p, err)
 	}
-	w := wish{created: r.Created, forced: r.Forced, origin: r.Origin, comment: r.Comment}
+	w := &wish{created: r.Created, forced: r.Forced, origin: r.Origin, comment: r.Comment}
 	if r.Expires != nil {
 		w.expires = *r.Expires
 	}
@@ -196,14 +211,20 @@ func decode(k, v []byte) (netip.Prefix, wish, error) {
 
 // write stores, in one transaction, what the changes alter of the wishes that
 // are journalled. It returns when the file is synced.
-func (j *journal) write(c changes, before map[traffic.List]map[netip.Prefix]slot) error {
-	if !altersJournal(c, before) {
+func (j *journal) write(plan []*change) error {
+	var altered [][]netip.Prefix
+	n := 0
+	for _, c := range plan {
+		altered = append(altered, c.altered())
+		n += len(altered[len(altered)-1])
+	}
+	if n == 0 {
 		return nil
 	}
 	err := j.careful(func() error {
 		return j.db.Update(func(tx *bolt.Tx) error {
-			for list, slots := range c {
-				if err := writeList(tx.Bucket(bucketOf(list)), slots, before[list]); err != nil {
+			for i, c := range plan {
+				if err := writeList(tx, c, altered[i]); err != nil {
 					return err
 				}
 			}
@@ -216,34 +237,37 @@ func (j *journal) write(c changes, before map[traffic.List]map[netip.Prefix]slot
 	return nil
 }
 
-func altersJournal(c changes, before map[traffic.List]map[netip.Prefix]slot) bool {
-	for list, slots := range c {
-		for p, s := range slots {
-			if s.own != before[list][p].own {
-				return true
-			}
-		}
+// altered returns, in order, the prefixes of which the journal must learn.
+func (c *change) altered() []netip.Prefix {
+	if !slices.ContainsFunc(c.order, c.alters) {
+		return nil
 	}
-	return false
+	return slices.DeleteFunc(slices.Clone(c.order), func(p netip.Prefix) bool { return !c.alters(p) })
 }
 
-// writeList goes in key order, which is much faster for a tree.
-func writeList(b *bolt.Bucket, slots, before map[netip.Prefix]slot) error {
-	for _, p := range slices.SortedFunc(maps.Keys(slots), netip.Prefix.Compare) {
-		w := slots[p].own
-		if w == before[p].own {
-			continue
-		}
-		key, err := p.MarshalBinary()
-		if err != nil {
+func (c *change) alters(p netip.Prefix) bool { return c.after[p].own != c.before[p].own }
+
+// writeList writes the entries that were altered, or, if they are a good part of
+// the list, all of it as pages.
+func writeList(tx *bolt.Tx, c *change, altered []netip.Prefix) error {
+	if len(altered) >= manyAltered && len(altered) >= len(c.before)/16 {
+		return writePages(tx, c)
+	}
+	b, pages := tx.Bucket(bucketOf(c.list)), tx.Bucket(pagesOf(c.list))
+	for _, p := range altered { // in key order, which is much faster for a tree
+		if err := writeSingle(b, pages, p, c.after[p].own); err != nil {
 			return err
 		}
-		if w == nil {
-			if err := b.Delete(key); err != nil {
-				return err
-			}
-			continue
-		}
+	}
+	return nil
+}
+
+func writeSingle(b, pages *bolt.Bucket, p netip.Prefix, w *wish) error {
+	key, err := p.MarshalBinary()
+	if err != nil {
+		return err
+	}
+	if w != nil {
 		r := record{Created: w.created, Forced: w.forced, Origin: w.origin, Comment: w.comment}
 		if !w.expires.IsZero() {
 			r.Expires = &w.expires
@@ -252,11 +276,16 @@ func writeList(b *bolt.Bucket, slots, before map[netip.Prefix]slot) error {
 		if err != nil {
 			return err
 		}
-		if err := b.Put(key, value); err != nil {
-			return err
-		}
+		return b.Put(key, value)
 	}
-	return nil
+	paged, err := onPage(pages, p)
+	if err != nil {
+		return err
+	}
+	if paged {
+		return b.Put(key, nil)
+	}
+	return b.Delete(key)
 }
 
 func (j *journal) close() error {

@@ -143,8 +143,8 @@ func TestUnusableJournal(t *testing.T) {
 		"cut behind the top": {good[:8192], ""},
 		"another program's":  {bolted(t, func(tx *bolt.Tx) error { return put(tx, "theirs", "a", "b") }), "it belongs to another program"},
 		"newer": {
-			bolted(t, func(tx *bolt.Tx) error { return put(tx, "sentinel-x", "schema", "2") }),
-			`it has schema "2", this sentinel-x knows "1": it was written by another version`,
+			bolted(t, func(tx *bolt.Tx) error { return put(tx, "sentinel-x", "schema", "3") }),
+			`it has schema "3", this sentinel-x knows "1" and "2": it was written by another version`,
 		},
 		"without lists": {bolted(t, func(tx *bolt.Tx) error { return put(tx, "sentinel-x", "schema", "1") }), "it lacks the block list"},
 		"odd key":       {listed("xx", "{}"), "damaged: key 7878"},

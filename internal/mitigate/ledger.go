@@ -149,11 +149,15 @@ func Open(o Options) (*Ledger, error) {
 	l.tallies = map[traffic.List]*tally{
 		traffic.ListBlock: {sources: map[netip.Addr]sampled{}}, traffic.ListAllow: {sources: map[netip.Addr]sampled{}},
 	}
-	err = j.read(func(list traffic.List, p netip.Prefix, w wish) {
-		l.lists[list][p] = slot{own: &w}
-		l.ends.add(ending{w.expires, list, p})
+	err = j.read(func(list traffic.List, p netip.Prefix, w *wish) {
+		if w == nil {
+			delete(l.lists[list], p)
+			return
+		}
+		l.lists[list][p] = slot{own: w}
 	})
 	if err == nil {
+		l.ends = l.endings()
 		l.signatures, l.lastSignature, err = j.readSignatures()
 	}
 	if err != nil {
@@ -205,14 +209,11 @@ func (l *Ledger) replay(list traffic.List) error {
 // merged returns the entries of a list in the order of their prefixes.
 func merged(slots map[netip.Prefix]slot) []traffic.Entry {
 	entries := make([]traffic.Entry, 0, len(slots))
-	for p, s := range slots {
-		entries = append(entries, s.entry(p))
+	for _, p := range sorted(maps.Keys(slots), len(slots)) {
+		entries = append(entries, slots[p].entry(p))
 	}
-	slices.SortFunc(entries, byPrefix)
 	return entries
 }
-
-func byPrefix(a, b traffic.Entry) int { return a.Prefix.Compare(b.Prefix) }
 
 // Entries returns what is in force on a list, in the order of the prefixes. Of
 // the protected list it also returns the host's own addresses, which the guard
@@ -316,9 +317,7 @@ func (l *Ledger) expire() (int, error) {
 		}
 	}
 	if err := l.commit(changes, false); err != nil {
-		for _, e := range due {
-			l.ends.add(e)
-		}
+		l.ends.add(due...)
 		return 0, fmt.Errorf("remove %d expired entries: %w", n, err)
 	}
 	return n, nil

@@ -109,7 +109,7 @@ func (m *model) entries(list traffic.List) []traffic.Entry {
 		}
 		out[i] = merged
 	}
-	slices.SortFunc(out, byPrefix)
+	slices.SortFunc(out, func(a, b traffic.Entry) int { return a.Prefix.Compare(b.Prefix) })
 	return out
 }
 
@@ -499,8 +499,9 @@ func TestManyEntries(t *testing.T) {
 func TestEndingsStayBounded(t *testing.T) {
 	b := newBench(t, 10)
 	for i := range 1000 {
-		b.remember(block, netip.MustParsePrefix("192.0.2.0/24"), slot{own: &wish{expires: start.Add(time.Hour + time.Duration(i))}})
-		mustDo(t, b.commit(newChanges(), false))
+		c := newChanges()
+		c[block][netip.MustParsePrefix("192.0.2.0/24")] = slot{config: &wish{expires: start.Add(time.Hour + time.Duration(i))}}
+		mustDo(t, b.commit(c, false))
 	}
 	if n := b.ends.Len(); n > 100 {
 		t.Errorf("%d endings for one entry", n)

@@ -94,7 +94,9 @@ func (l *Ledger) Add(list traffic.List, entries []traffic.Entry, o AddOptions) (
 	now := l.o.Now()
 	var result Result
 	changed := make(map[netip.Prefix]slot, len(entries))
-	for _, e := range entries {
+	own := new(wish)
+	for i := range entries {
+		e := &entries[i]
 		w, reason := l.wish(list, e, o.Force, now)
 		if reason != "" {
 			result.Refused = append(result.Refused, Refused{e.Prefix, reason})
@@ -104,7 +106,11 @@ func (l *Ledger) Add(list traffic.List, entries []traffic.Entry, o AddOptions) (
 		if s.own != nil {
 			w.created = s.own.created
 		}
-		changed[e.Prefix] = slot{&w, s.config}
+		if own.origin == "" || !own.equal(w) {
+			one := w
+			own = &one
+		}
+		changed[e.Prefix] = slot{own, s.config} // those of an import are mostly the same, and share one
 	}
 	if len(result.Refused) > 0 && !o.Skip {
 		return Result{}, &RefusedError{Refused: result.Refused}
@@ -150,7 +156,7 @@ func (w wish) equal(o wish) bool {
 }
 
 // wish checks one entry, and returns why it is refused.
-func (l *Ledger) wish(list traffic.List, e traffic.Entry, force bool, now time.Time) (wish, string) {
+func (l *Ledger) wish(list traffic.List, e *traffic.Entry, force bool, now time.Time) (wish, string) {
 	w := wish{
 		expires: e.Expires.UTC(), created: now.UTC(), origin: cmp.Or(e.Origin, OriginOperator), comment: e.Comment,
 	}
@@ -302,7 +308,7 @@ func (l *Ledger) configure(list traffic.List, entries []traffic.Entry, changed m
 	}
 	for _, e := range entries {
 		e.Origin = ""
-		w, reason := l.wish(list, e, false, now)
+		w, reason := l.wish(list, &e, false, now)
 		if reason != "" {
 			return refuse("lists.%s: %s %s", list, e.Prefix, strings.Replace(reason, forceHint, forceInstead, 1))
 		}

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package traffic holds the words that the packet path and the control path
-// share: reasons, outcomes, classes, lists, counters, events. Types only: it
-// imports nothing of this module and does nothing.
+// share: reasons, outcomes, classes, lists, counters, events, and the order of
+// prefixes. It imports nothing of this module and has no state.
 package traffic
 
 import (
