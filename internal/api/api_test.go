@@ -160,15 +160,16 @@ func TestExportImportsAgain(t *testing.T) {
 	if err := WriteList(&file, entries); err != nil {
 		t.Fatal(err)
 	}
-	got, refused := parseList(file.Bytes(), expires.Add(-time.Hour))
+	good, refused := parseList(file.Bytes(), expires.Add(-time.Hour))
+	got := good.entries
 	if len(refused) != 0 || len(got) != 2 {
 		t.Fatalf("parsed %v, refused %v from %q", got, refused, file.String())
 	}
 	for i, want := range []NewEntry{
 		{Prefix: entries[0].Prefix, TTL: time.Hour, Comment: "one host"}, {Prefix: entries[1].Prefix},
 	} {
-		if got[i].entry != want {
-			t.Errorf("entry %d = %+v, want %+v", i, got[i].entry, want)
+		if got[i] != want {
+			t.Errorf("entry %d = %+v, want %+v", i, got[i], want)
 		}
 	}
 }

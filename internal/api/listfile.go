@@ -11,12 +11,15 @@ import (
 	"time"
 )
 
-const maxLine = 1024
+const (
+	maxLine     = 1024
+	maxExpected = 1 << 20 // lines that get their place before they are read
+)
 
-// listLine is an entry of a list file and the line it stands on.
-type listLine struct {
-	entry NewEntry
-	line  int
+// newEntries are entries and, if they come from a file, the lines they stand on.
+type newEntries struct {
+	entries []NewEntry
+	lines   []int
 }
 
 // parseList reads a list file: one host or prefix a line, then as wanted
@@ -24,7 +27,9 @@ type listLine struct {
 // ; which becomes the entry's. Empty lines and lines with only a comment are
 // skipped. What cannot be read comes back as refused; a line that is too long
 // ends the reading.
-func parseList(data []byte, now time.Time) (entries []listLine, refused []Refused) {
+func parseList(data []byte, now time.Time) (good newEntries, refused []Refused) {
+	expected := min(bytes.Count(data, []byte{'\n'})+1, maxExpected)
+	good = newEntries{make([]NewEntry, 0, expected), make([]int, 0, expected)}
 	lines := bufio.NewScanner(bytes.NewReader(data))
 	lines.Buffer(make([]byte, 0, maxLine), maxLine)
 	n := 0
@@ -39,12 +44,12 @@ func parseList(data []byte, now time.Time) (entries []listLine, refused []Refuse
 			refused = append(refused, Refused{Line: n, Prefix: clip(fields[0]), Reason: err.Error()})
 			continue
 		}
-		entries = append(entries, listLine{entry, n})
+		good.entries, good.lines = append(good.entries, entry), append(good.lines, n)
 	}
 	if lines.Err() != nil {
 		refused = append(refused, Refused{Line: n + 1, Reason: fmt.Sprintf("line is longer than %d bytes; is this a list of prefixes, one a line?", maxLine)})
 	}
-	return entries, refused
+	return good, refused
 }
 
 func splitComment(line string) (fields []string, comment string) {
@@ -60,23 +65,24 @@ func parseLine(fields []string, comment string, now time.Time) (NewEntry, error)
 	if err != nil {
 		return NewEntry{}, err
 	}
-	e := entryBody{Prefix: prefix.String(), Comment: clipComment(comment)}
+	var ttl string
+	var expires *time.Time
 	for _, f := range fields[1:] {
 		key, value, _ := strings.Cut(f, "=")
 		switch key {
 		case "ttl":
-			e.TTL = value
+			ttl = value
 		case "expires":
 			t, err := time.Parse(time.RFC3339, value)
 			if err != nil {
 				return NewEntry{}, fmt.Errorf("expires %q is not a time; write 2030-01-31T15:04:05Z", value)
 			}
-			e.Expires = &t
+			expires = &t
 		default:
 			return NewEntry{}, fmt.Errorf("%q is neither ttl=DURATION nor expires=TIME; a comment goes behind #", clip(f))
 		}
 	}
-	return e.parse(now)
+	return newEntry(prefix, ttl, expires, clipComment(comment), now)
 }
 
 // clipComment keeps of a file's comment what an entry can hold: published lists

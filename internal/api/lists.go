@@ -35,11 +35,15 @@ func (b entryBody) parse(now time.Time) (NewEntry, error) {
 	if err != nil {
 		return NewEntry{}, err
 	}
-	e := NewEntry{Prefix: prefix, Comment: b.Comment}
-	if e.TTL, err = timeLeft(b.TTL, b.Expires, now); err != nil {
+	return newEntry(prefix, b.TTL, b.Expires, b.Comment, now)
+}
+
+func newEntry(prefix netip.Prefix, ttl string, expires *time.Time, comment string, now time.Time) (NewEntry, error) {
+	left, err := timeLeft(ttl, expires, now)
+	if err != nil {
 		return NewEntry{}, err
 	}
-	return e, checkComment(b.Comment)
+	return NewEntry{Prefix: prefix, TTL: left, Comment: comment}, checkComment(comment)
 }
 
 // timeLeft reads how long something is to last, from one of two forms; 0: for ever.
@@ -201,7 +205,7 @@ func (s *Server) addEntries(ctx context.Context, in *addInput) (*output[AddResul
 		return nil, problem(err)
 	}
 	now := s.now()
-	var good []listLine
+	var good newEntries
 	var bad []Refused
 	for _, b := range in.Body.Entries {
 		e, err := b.parse(now)
@@ -209,7 +213,7 @@ func (s *Server) addEntries(ctx context.Context, in *addInput) (*output[AddResul
 			bad = append(bad, Refused{Prefix: b.Prefix, Reason: err.Error()})
 			continue
 		}
-		good = append(good, listLine{entry: e})
+		good.entries = append(good.entries, e)
 	}
 	return s.add(ctx, list, good, bad, AddOptions{Force: in.Body.Force, Skip: in.Body.Skip})
 }
@@ -220,33 +224,29 @@ func (s *Server) importEntries(ctx context.Context, in *importInput) (*output[Ad
 		return nil, problem(err)
 	}
 	good, bad := parseList(in.RawBody, s.now())
-	if len(good)+len(bad) == 0 {
+	if len(good.entries)+len(bad) == 0 {
 		return nil, problem(Invalid("the file has no entries, so nothing was changed; flush empties a list"))
 	}
 	return s.add(ctx, list, good, bad, AddOptions{Force: in.Force, Skip: in.Skip, Replace: in.Replace})
 }
 
 // add gives the good entries to the backend, unless bad ones forbid it.
-func (s *Server) add(ctx context.Context, list traffic.List, good []listLine, bad []Refused, o AddOptions) (*output[AddResult], error) {
+func (s *Server) add(ctx context.Context, list traffic.List, good newEntries, bad []Refused, o AddOptions) (*output[AddResult], error) {
 	if len(bad) > 0 && !o.Skip {
 		return nil, problem(refusal(http.StatusUnprocessableEntity, bad))
 	}
-	if len(good) == 0 { // also with Replace: a broken file must not empty the list
+	if len(good.entries) == 0 { // also with Replace: a broken file must not empty the list
 		return &output[AddResult]{AddResult{Refused: bad}}, nil
 	}
-	entries := make([]NewEntry, len(good))
-	for i := range good {
-		entries[i] = good[i].entry
-	}
-	result, err := s.backend.AddEntries(ctx, list, entries, o)
+	result, err := s.backend.AddEntries(ctx, list, good.entries, o)
 	if e, ok := errors.AsType[*Error](err); ok && len(e.Refused) > 0 {
-		addLines(e.Refused, good)
+		good.addLines(e.Refused)
 		return nil, problem(&Error{Status: e.Status, Detail: atLine(e.Refused[0].Line) + e.Detail, Refused: e.Refused[:min(len(e.Refused), maxReported)]})
 	}
 	if err != nil {
 		return nil, problem(err)
 	}
-	addLines(result.Refused, good)
+	good.addLines(result.Refused)
 	if len(result.Refused) > 0 && !o.Skip {
 		return nil, problem(refusal(http.StatusConflict, result.Refused))
 	}
@@ -255,13 +255,13 @@ func (s *Server) add(ctx context.Context, list traffic.List, good []listLine, ba
 }
 
 // addLines says on which line of the imported file each refused entry stands.
-func addLines(refused []Refused, good []listLine) {
-	if len(refused) == 0 || len(good) == 0 || good[0].line == 0 {
+func (n newEntries) addLines(refused []Refused) {
+	if len(refused) == 0 || len(n.lines) == 0 {
 		return
 	}
-	lines := make(map[string]int, len(good))
-	for _, g := range good {
-		lines[g.entry.Prefix.String()] = g.line
+	lines := make(map[string]int, len(n.entries))
+	for i, e := range n.entries {
+		lines[e.Prefix.String()] = n.lines[i]
 	}
 	for i := range refused {
 		refused[i].Line = lines[refused[i].Prefix]

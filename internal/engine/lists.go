@@ -48,7 +48,8 @@ func (e *Engine) AddEntries(_ context.Context, list traffic.List, wanted []api.N
 		return api.AddResult{}, refusal(err)
 	}
 	if len(entries) > manyEntries {
-		debug.FreeOSMemory() // what an import took to read and check is not needed again
+		// What an import took to read and check is not needed again once it is answered.
+		time.AfterFunc(time.Second, debug.FreeOSMemory)
 	}
 	e.log.Info("entries added", "list", list.String(), "added", r.Added, "changed", r.Changed, "removed", r.Removed, "refused", len(r.Refused), "force", o.Force)
 	return api.AddResult{Added: r.Added, Changed: r.Changed, Removed: r.Removed, Refused: refusedEntries(r.Refused)}, nil

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/sentinel-x/sentinel-x/internal/api"
@@ -102,6 +103,9 @@ func (e *Engine) openLedger() error {
 	}
 	if err := ledger.Restore(); err != nil {
 		return errors.Join(err, ledger.Close())
+	}
+	if ledger.Count(traffic.ListBlock)+ledger.Count(traffic.ListAllow) > manyEntries {
+		debug.FreeOSMemory() // as after an import
 	}
 	return nil
 }

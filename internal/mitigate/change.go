@@ -6,7 +6,6 @@ import (
 	"container/heap"
 	"errors"
 	"fmt"
-	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -27,51 +26,52 @@ func newChanges() changes {
 type change struct {
 	list          traffic.List
 	before, after map[netip.Prefix]slot // after: those that change, an empty slot is gone
-	order         []netip.Prefix        // of after, sorted: a million are sorted only once
-	all           []netip.Prefix        // see remaining
+	steps         []step                // of after, in the order of the prefixes
+	all           []step                // see remaining
+}
+
+// step is what changes for one prefix. A million of them are sorted once, and
+// then are much faster to go through than the maps.
+type step struct {
+	prefix        netip.Prefix
+	before, after slot
 }
 
 func (l *Ledger) plan(c changes) []*change {
 	var plan []*change
 	for _, list := range slices.Sorted(maps.Keys(c)) {
-		plan = append(plan, &change{list: list, before: l.lists[list], after: c[list], order: sorted(maps.Keys(c[list]), len(c[list]))})
+		before, after := l.lists[list], c[list]
+		steps := make([]step, 0, len(after))
+		for p, s := range after {
+			steps = append(steps, step{p, before[p], s})
+		}
+		plan = append(plan, &change{list: list, before: before, after: after, steps: inOrder(steps)})
 	}
 	return plan
 }
 
-// sorted returns n prefixes in their order.
-func sorted(prefixes iter.Seq[netip.Prefix], n int) []netip.Prefix {
-	all := slices.AppendSeq(make([]netip.Prefix, 0, n), prefixes)
-	order := traffic.Order(len(all), func(i int) netip.Prefix { return all[i] })
-	out := make([]netip.Prefix, len(all))
-	for i, at := range order {
-		out[i] = all[at]
+func inOrder(steps []step) []step {
+	out := make([]step, len(steps))
+	for i, at := range traffic.Order(len(steps), func(i int) netip.Prefix { return steps[i].prefix }) {
+		out[i] = steps[at]
 	}
 	return out
 }
 
-// slot returns what is to be of a prefix.
-func (c *change) slot(p netip.Prefix) slot {
-	if s, ok := c.after[p]; ok {
-		return s
-	}
-	return c.before[p]
-}
-
-// remaining returns the prefixes that are on the list after the change, sorted.
-func (c *change) remaining() []netip.Prefix {
+// remaining returns, sorted, all prefixes of the list, those that do not change
+// included; after is empty for those that go.
+func (c *change) remaining() []step {
 	if c.all != nil {
 		return c.all
 	}
-	c.all = slices.DeleteFunc(slices.Clone(c.order), func(p netip.Prefix) bool { return c.after[p].empty() })
-	n := len(c.all)
-	for p := range c.before {
-		if _, changed := c.after[p]; !changed {
-			c.all = append(c.all, p)
+	c.all = slices.Clip(c.steps)
+	for p, s := range c.before {
+		if _, changes := c.after[p]; !changes {
+			c.all = append(c.all, step{p, s, s})
 		}
 	}
-	if len(c.all) > n {
-		c.all = sorted(slices.Values(c.all), len(c.all))
+	if len(c.all) > len(c.steps) {
+		c.all = inOrder(c.all)
 	}
 	return c.all
 }
@@ -79,8 +79,10 @@ func (c *change) remaining() []netip.Prefix {
 // entries returns the list after the change, in the order of the prefixes.
 func (c *change) entries() []traffic.Entry {
 	entries := make([]traffic.Entry, 0, len(c.remaining()))
-	for _, p := range c.remaining() {
-		entries = append(entries, c.slot(p).entry(p))
+	for _, s := range c.remaining() {
+		if !s.after.empty() {
+			entries = append(entries, s.after.entry(s.prefix))
+		}
 	}
 	return entries
 }
@@ -158,7 +160,7 @@ const manySlots = 1024
 // enforce changes one list of the packet path and returns what undoes that, nil
 // if there was nothing to change.
 func (l *Ledger) enforce(c *change, whole bool) (undo func() error, err error) {
-	forth := differences(c.order, c.before, c.after)
+	forth := c.delta(step.forth)
 	if forth.empty() {
 		return nil, nil
 	}
@@ -166,7 +168,7 @@ func (l *Ledger) enforce(c *change, whole bool) (undo func() error, err error) {
 		undo = func() error { return l.o.Enforcer.Replace(c.list, merged(c.before)) }
 		return undo, l.o.Enforcer.Replace(c.list, c.entries())
 	}
-	undo = func() error { return differences(c.order, c.after, c.before).apply(l.o.Enforcer, c.list) }
+	undo = func() error { return c.delta(step.back).apply(l.o.Enforcer, c.list) }
 	return undo, forth.apply(l.o.Enforcer, c.list)
 }
 
@@ -190,20 +192,22 @@ func (d delta) apply(e Enforcer, list traffic.List) error {
 	return err
 }
 
-// differences returns what leads the packet path from the slots before to those
-// after, as far as the prefixes in order are concerned.
-func differences(order []netip.Prefix, before, after map[netip.Prefix]slot) (d delta) {
-	for _, p := range order {
-		b, a := before[p], after[p]
+func (s step) forth() (before, after slot) { return s.before, s.after }
+func (s step) back() (before, after slot)  { return s.after, s.before }
+
+// delta returns what leads the packet path through the steps in a direction.
+func (c *change) delta(direction func(step) (before, after slot)) (d delta) {
+	for _, s := range c.steps {
+		b, a := direction(s)
 		switch {
 		case a.empty() && b.empty():
 		case a.empty():
-			d.remove = append(d.remove, p)
-		case b.empty() || !sameVerdict(a.entry(p), b.entry(p)):
+			d.remove = append(d.remove, s.prefix)
+		case b.empty() || !sameVerdict(a.entry(s.prefix), b.entry(s.prefix)):
 			if d.put == nil {
-				d.put = make([]traffic.Entry, 0, len(order))
+				d.put = make([]traffic.Entry, 0, len(c.steps))
 			}
-			d.put = append(d.put, a.entry(p))
+			d.put = append(d.put, a.entry(s.prefix))
 		}
 	}
 	return d

@@ -212,7 +212,7 @@ func decode(k, v []byte) (netip.Prefix, *wish, error) {
 // write stores, in one transaction, what the changes alter of the wishes that
 // are journalled. It returns when the file is synced.
 func (j *journal) write(plan []*change) error {
-	var altered [][]netip.Prefix
+	var altered [][]step
 	n := 0
 	for _, c := range plan {
 		altered = append(altered, c.altered())
@@ -237,25 +237,27 @@ func (j *journal) write(plan []*change) error {
 	return nil
 }
 
-// altered returns, in order, the prefixes of which the journal must learn.
-func (c *change) altered() []netip.Prefix {
-	if !slices.ContainsFunc(c.order, c.alters) {
-		return nil
+// altered returns the steps of which the journal must learn.
+func (c *change) altered() []step {
+	altered := c.steps
+	if slices.ContainsFunc(altered, step.silent) { // mostly there is none
+		altered = slices.DeleteFunc(slices.Clone(altered), step.silent)
 	}
-	return slices.DeleteFunc(slices.Clone(c.order), func(p netip.Prefix) bool { return !c.alters(p) })
+	return altered
 }
 
-func (c *change) alters(p netip.Prefix) bool { return c.after[p].own != c.before[p].own }
+// silent reports whether the journal says already what is to be.
+func (s step) silent() bool { return s.before.own == s.after.own }
 
 // writeList writes the entries that were altered, or, if they are a good part of
 // the list, all of it as pages.
-func writeList(tx *bolt.Tx, c *change, altered []netip.Prefix) error {
+func writeList(tx *bolt.Tx, c *change, altered []step) error {
 	if len(altered) >= manyAltered && len(altered) >= len(c.before)/16 {
 		return writePages(tx, c)
 	}
 	b, pages := tx.Bucket(bucketOf(c.list)), tx.Bucket(pagesOf(c.list))
-	for _, p := range altered { // in key order, which is much faster for a tree
-		if err := writeSingle(b, pages, p, c.after[p].own); err != nil {
+	for _, s := range altered { // in key order, which is much faster for a tree
+		if err := writeSingle(b, pages, s.prefix, s.after.own); err != nil {
 			return err
 		}
 	}

@@ -93,8 +93,8 @@ func fillPages(pages *bolt.Bucket, c *change) error {
 		n = 0
 		return pages.Put(key, page)
 	}
-	for _, p := range c.remaining() {
-		w := c.slot(p).own
+	for _, s := range c.remaining() {
+		p, w := s.prefix, s.after.own
 		if w == nil {
 			continue
 		}

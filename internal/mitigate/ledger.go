@@ -208,11 +208,7 @@ func (l *Ledger) replay(list traffic.List) error {
 
 // merged returns the entries of a list in the order of their prefixes.
 func merged(slots map[netip.Prefix]slot) []traffic.Entry {
-	entries := make([]traffic.Entry, 0, len(slots))
-	for _, p := range sorted(maps.Keys(slots), len(slots)) {
-		entries = append(entries, slots[p].entry(p))
-	}
-	return entries
+	return (&change{before: slots}).entries()
 }
 
 // Entries returns what is in force on a list, in the order of the prefixes. Of
