@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/sentinel-x/sentinel-x/internal/api"
@@ -32,8 +33,26 @@ func (e *Engine) Entries(_ context.Context, list traffic.List, containing netip.
 // manyEntries is an import whose garbage is worth a collection.
 const manyEntries = 10000
 
+// bulk is held by what has many entries in hand: one after the other they take less memory.
+var bulk sync.Mutex
+
+// sparing begins work on many entries, of which most memory is garbage soon: it is
+// collected early, and given back once the request is answered. The result ends it.
+func sparing() (end func()) {
+	bulk.Lock()
+	before := debug.SetGCPercent(25)
+	return func() {
+		debug.SetGCPercent(before)
+		bulk.Unlock()
+		time.AfterFunc(time.Second, debug.FreeOSMemory)
+	}
+}
+
 // AddEntries implements api.Backend.
 func (e *Engine) AddEntries(_ context.Context, list traffic.List, wanted []api.NewEntry, o api.AddOptions) (api.AddResult, error) {
+	if len(wanted) > manyEntries {
+		defer sparing()()
+	}
 	now := time.Now()
 	entries := make([]traffic.Entry, 0, len(wanted))
 	for _, w := range wanted {
@@ -46,10 +65,6 @@ func (e *Engine) AddEntries(_ context.Context, list traffic.List, wanted []api.N
 	r, err := e.ledger.Add(list, entries, mitigate.AddOptions{Force: o.Force, Skip: o.Skip, Replace: o.Replace})
 	if err != nil {
 		return api.AddResult{}, refusal(err)
-	}
-	if len(entries) > manyEntries {
-		// What an import took to read and check is not needed again once it is answered.
-		time.AfterFunc(time.Second, debug.FreeOSMemory)
 	}
 	e.log.Info("entries added", "list", list.String(), "added", r.Added, "changed", r.Changed, "removed", r.Removed, "refused", len(r.Refused), "force", o.Force)
 	return api.AddResult{Added: r.Added, Changed: r.Changed, Removed: r.Removed, Refused: refusedEntries(r.Refused)}, nil

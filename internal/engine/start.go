@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
-	"runtime/debug"
 	"time"
 
 	"github.com/sentinel-x/sentinel-x/internal/api"
@@ -101,11 +100,11 @@ func (e *Engine) openLedger() error {
 	if err := e.applyLists(e.cfg); err != nil {
 		return errors.Join(err, ledger.Close())
 	}
+	if ledger.Count(traffic.ListBlock)+ledger.Count(traffic.ListAllow) > manyEntries {
+		defer sparing()()
+	}
 	if err := ledger.Restore(); err != nil {
 		return errors.Join(err, ledger.Close())
-	}
-	if ledger.Count(traffic.ListBlock)+ledger.Count(traffic.ListAllow) > manyEntries {
-		debug.FreeOSMemory() // as after an import
 	}
 	return nil
 }

@@ -65,20 +65,33 @@ func (c *change) remaining() []step {
 		return c.all
 	}
 	c.all = slices.Clip(c.steps)
+	known := 0
+	for _, s := range c.steps {
+		if !s.before.empty() {
+			known++
+		}
+	}
+	if known == len(c.before) {
+		return c.all
+	}
 	for p, s := range c.before {
 		if _, changes := c.after[p]; !changes {
 			c.all = append(c.all, step{p, s, s})
 		}
 	}
-	if len(c.all) > len(c.steps) {
-		c.all = inOrder(c.all)
-	}
+	c.all = inOrder(c.all)
 	return c.all
 }
 
 // entries returns the list after the change, in the order of the prefixes.
 func (c *change) entries() []traffic.Entry {
-	entries := make([]traffic.Entry, 0, len(c.remaining()))
+	n := 0
+	for _, s := range c.remaining() {
+		if !s.after.empty() {
+			n++
+		}
+	}
+	entries := make([]traffic.Entry, 0, n)
 	for _, s := range c.remaining() {
 		if !s.after.empty() {
 			entries = append(entries, s.after.entry(s.prefix))
@@ -134,21 +147,30 @@ func (l *Ledger) rollback(err error, undo []func() error) error {
 
 func (l *Ledger) remember(c *change) {
 	slots := c.before
-	if len(slots) == 0 {
-		slots = c.after // and not a copy of a million
+	if len(c.after) > len(slots) { // the fewer are copied
+		slots = c.after
+		for p, s := range c.before {
+			if _, changes := slots[p]; !changes {
+				slots[p] = s
+			}
+		}
+	} else {
+		maps.Copy(slots, c.after)
 	}
 	var ends []ending
-	for p, s := range c.after {
+	for i := range c.steps {
+		p, s := c.steps[i].prefix, c.steps[i].after
 		if s.empty() {
 			delete(slots, p)
 			delete(l.hits[c.list], p)
 			continue
 		}
-		slots[p] = s
 		ends = appendEndings(ends, c.list, p, s)
 	}
-	if len(c.after) > 2*len(slots)+manySlots {
-		slots = maps.Collect(maps.All(slots)) // a map does not shrink
+	if len(c.after) > len(slots)+manySlots { // a map does not shrink
+		fitting := make(map[netip.Prefix]slot, len(slots))
+		maps.Copy(fitting, slots)
+		slots = fitting
 	}
 	l.lists[c.list] = slots
 	l.ends.add(ends...)
@@ -160,16 +182,16 @@ const manySlots = 1024
 // enforce changes one list of the packet path and returns what undoes that, nil
 // if there was nothing to change.
 func (l *Ledger) enforce(c *change, whole bool) (undo func() error, err error) {
-	forth := c.delta(step.forth)
-	if forth.empty() {
+	put, remove := c.count(step.forth)
+	if put+remove == 0 {
 		return nil, nil
 	}
-	if whole || forth.mixed() {
+	if whole || put > 0 && remove > 0 {
 		undo = func() error { return l.o.Enforcer.Replace(c.list, merged(c.before)) }
 		return undo, l.o.Enforcer.Replace(c.list, c.entries())
 	}
 	undo = func() error { return c.delta(step.back).apply(l.o.Enforcer, c.list) }
-	return undo, forth.apply(l.o.Enforcer, c.list)
+	return undo, c.delta(step.forth).apply(l.o.Enforcer, c.list)
 }
 
 // delta is what the packet path must learn of a change to one list.
@@ -177,9 +199,6 @@ type delta struct {
 	put    []traffic.Entry
 	remove []netip.Prefix
 }
-
-func (d delta) empty() bool { return len(d.put)+len(d.remove) == 0 }
-func (d delta) mixed() bool { return len(d.put) > 0 && len(d.remove) > 0 }
 
 func (d delta) apply(e Enforcer, list traffic.List) error {
 	var err error
@@ -195,22 +214,45 @@ func (d delta) apply(e Enforcer, list traffic.List) error {
 func (s step) forth() (before, after slot) { return s.before, s.after }
 func (s step) back() (before, after slot)  { return s.after, s.before }
 
+// count says of how many prefixes the packet path must learn.
+func (c *change) count(direction func(step) (before, after slot)) (put, remove int) {
+	for i := range c.steps {
+		b, a := direction(c.steps[i])
+		switch puts, removes := c.steps[i].told(b, a); {
+		case puts:
+			put++
+		case removes:
+			remove++
+		}
+	}
+	return put, remove
+}
+
 // delta returns what leads the packet path through the steps in a direction.
 func (c *change) delta(direction func(step) (before, after slot)) (d delta) {
-	for _, s := range c.steps {
-		b, a := direction(s)
-		switch {
-		case a.empty() && b.empty():
-		case a.empty():
-			d.remove = append(d.remove, s.prefix)
-		case b.empty() || !sameVerdict(a.entry(s.prefix), b.entry(s.prefix)):
-			if d.put == nil {
-				d.put = make([]traffic.Entry, 0, len(c.steps))
-			}
-			d.put = append(d.put, a.entry(s.prefix))
+	put, remove := c.count(direction)
+	d = delta{make([]traffic.Entry, 0, put), make([]netip.Prefix, 0, remove)}
+	for i := range c.steps {
+		b, a := direction(c.steps[i])
+		switch puts, removes := c.steps[i].told(b, a); {
+		case puts:
+			d.put = append(d.put, a.entry(c.steps[i].prefix))
+		case removes:
+			d.remove = append(d.remove, c.steps[i].prefix)
 		}
 	}
 	return d
+}
+
+// told returns what the packet path is told when slot b becomes a.
+func (s step) told(b, a slot) (put, remove bool) {
+	switch {
+	case a.empty():
+		return false, !b.empty()
+	case b.empty():
+		return true, false
+	}
+	return !sameVerdict(a.entry(s.prefix), b.entry(s.prefix)), false
 }
 
 // sameVerdict reports whether the packet path would not notice the difference.

@@ -115,8 +115,8 @@ func (l *Ledger) Add(list traffic.List, entries []traffic.Entry, o AddOptions) (
 	if len(result.Refused) > 0 && !o.Skip {
 		return Result{}, &RefusedError{Refused: result.Refused}
 	}
-	l.settle(slots, changed, o.Replace, &result)
-	if err := l.room(list, changed); err != nil {
+	added, removed := l.settle(slots, changed, o.Replace, &result)
+	if err := l.room(list, added, removed); err != nil {
 		return Result{}, err
 	}
 	if err := l.commit(changes{list: changed}, o.Replace); err != nil {
@@ -126,8 +126,9 @@ func (l *Ledger) Add(list traffic.List, entries []traffic.Entry, o AddOptions) (
 }
 
 // settle counts what the changed slots mean, drops those that change nothing,
-// and, for a replacement, adds the removal of all others.
-func (l *Ledger) settle(slots, changed map[netip.Prefix]slot, replace bool, result *Result) {
+// and, for a replacement, adds the removal of all others. It returns how many
+// places on the list are taken and given back.
+func (l *Ledger) settle(slots, changed map[netip.Prefix]slot, replace bool, result *Result) (added, removed int) {
 	if replace {
 		for p, s := range slots {
 			if _, stays := changed[p]; !stays && s.own != nil {
@@ -138,6 +139,8 @@ func (l *Ledger) settle(slots, changed map[netip.Prefix]slot, replace bool, resu
 	}
 	for p, s := range changed {
 		before := slots[p]
+		a, r := places(before, s)
+		added, removed = added+a, removed+r
 		switch {
 		case s.own == nil:
 		case before.own == nil:
@@ -148,6 +151,18 @@ func (l *Ledger) settle(slots, changed map[netip.Prefix]slot, replace bool, resu
 			result.Changed++
 		}
 	}
+	return added, removed
+}
+
+// places returns 1 if a slot takes a place on its list, or gives one back.
+func places(before, after slot) (added, removed int) {
+	switch {
+	case before.empty() && !after.empty():
+		return 1, 0
+	case !before.empty() && after.empty():
+		return 0, 1
+	}
+	return 0, 0
 }
 
 func (w wish) equal(o wish) bool {
@@ -220,17 +235,8 @@ func printable(s string) bool {
 }
 
 // room refuses changes that leave a list with more entries than it may hold.
-func (l *Ledger) room(list traffic.List, changed map[netip.Prefix]slot) error {
+func (l *Ledger) room(list traffic.List, added, removed int) error {
 	slots := l.lists[list]
-	added, removed := 0, 0
-	for p, s := range changed {
-		switch _, there := slots[p]; {
-		case there && s.empty():
-			removed++
-		case !there && !s.empty():
-			added++
-		}
-	}
 	free := max(0, l.o.MaxEntries-(len(slots)-removed))
 	if added <= free {
 		return nil
@@ -319,10 +325,14 @@ func (l *Ledger) configure(list traffic.List, entries []traffic.Entry, changed m
 		}
 		changed[e.Prefix] = slot{s.own, &w}
 	}
+	added, removed := 0, 0
 	for p, s := range changed {
-		if before := slots[p]; before.config != nil && s.config != nil && before.config.equal(*s.config) {
+		before := slots[p]
+		a, r := places(before, s)
+		added, removed = added+a, removed+r
+		if before.config != nil && s.config != nil && before.config.equal(*s.config) {
 			delete(changed, p)
 		}
 	}
-	return l.room(list, changed)
+	return l.room(list, added, removed)
 }
