@@ -90,7 +90,11 @@ func TestListsAgreeWithANaiveModel(t *testing.T) {
 		n[i] = map[netip.Prefix]traffic.Entry{}
 	}
 	epoch := time.Unix(1_000_000, 0)
-	for step := range 3000 {
+	steps := 3000
+	if testing.Short() { // an emulator
+		steps = 300
+	}
+	for step := range steps {
 		now := epoch.Add(time.Duration(step) * time.Second)
 		mutate(t, r, p, &n, now)
 		for range 20 {
@@ -332,11 +336,15 @@ func TestReplaceIsAtomic(t *testing.T) {
 func TestManyEntries(t *testing.T) {
 	p := newTester(t, Options{MaxEntries: 100000})
 	var entries []traffic.Entry
-	for i := range 100000 {
+	n := 100000
+	if testing.Short() { // an emulator
+		n = 10000
+	}
+	for i := range n {
 		a := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
 		entries = append(entries, traffic.Entry{Prefix: netip.PrefixFrom(a, 32)})
 	}
-	if err := p.Put(traffic.ListBlock, entries[:50000]); err != nil {
+	if err := p.Put(traffic.ListBlock, entries[:n/2]); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.Replace(traffic.ListBlock, entries); err != nil {
