@@ -304,5 +304,5 @@ func step(t *testing.T, p *Tester, prefixes []string, expires time.Time) {
 	if err := p.Replace(traffic.ListBlock, all); err != nil {
 		t.Fatal(err)
 	}
-	ask()
+	ask(0)
 }
