@@ -29,6 +29,7 @@ volatile const struct go_types {
 	enum scope scope;
 	enum fragment fragment;
 	enum tunnel tunnel;
+	struct signatures signatures[0];
 	enum field field;
 	enum wide_field wide_field;
 	enum action action;

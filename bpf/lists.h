@@ -117,19 +117,17 @@ static __always_inline __u32 list_cell4(void *table, const struct list_set *set,
 	return (line->w[(addr >> 13) & 7] >> ((addr >> 7) & 62)) & 3;
 }
 
-/* list_closer4 returns the verdict on an address whose /24 is CELL_CLOSER. */
-__noinline __u32 list_closer4(__u32 outer)
+/*
+ * list_closer4 returns the verdict on an address whose /24 is CELL_CLOSER. Inline: a call and
+ * its return cost 5 ns where returns are guarded against speculation.
+ */
+static __always_inline __u32 list_closer4(const struct list_query *q, __u32 addr)
 {
-	struct list_query q;
-	__u32 addr, at;
+	__u32 at = list_scale(list_mix((addr >> 8) ^ q->set->seed4), q->set->num_lines4);
 	__u64 best = 0;
 
-	if (!list_query(&q, outer))
-		return REF_NONE;
-	addr = bpf_ntohl(q.addr->w[0]);
-	at = list_scale(list_mix((addr >> 8) ^ q.set->seed4), q.set->num_lines4);
 	for (int i = 0; i < LIST_HOPS; i++) {
-		struct list_line *line = list_line(q.table, q.set->lines4 + at);
+		struct list_line *line = list_line(q->table, q->set->lines4 + at);
 
 		if (!line)
 			break;
@@ -141,10 +139,10 @@ __noinline __u32 list_closer4(__u32 outer)
 			break;
 	}
 	if ((__u32)best >> 28 == CODE_LEAF)
-		return list_half(q.table, q.set->leaves4,
+		return list_half(q->table, q->set->leaves4,
 				 ((__u32)best & LIST_REF_MASK) << 8 | (addr & 255));
-	if (!best && q.set->short4)
-		return list_half(q.table, q.set->short4, addr >> 12);
+	if (!best && q->set->short4)
+		return list_half(q->table, q->set->short4, addr >> 12);
 	return best & LIST_REF_MASK;
 }
 
@@ -263,7 +261,8 @@ static __always_inline __u32 list_find(const struct list_query *q, __u32 outer)
 	for (int i = 0; i < LIST_RETRIES; i++) {
 		__u64 version = control->w[0];
 
-		ref = q->family == 4 ? list_closer4(outer) : list_find6(outer);
+		ref = q->family == 4 ? list_closer4(q, bpf_ntohl(q->addr->w[0]))
+				     : list_find6(outer);
 		if (control->w[0] == version)
 			break;
 	}

@@ -85,7 +85,7 @@ static __always_inline __u64 targeted(const struct pkt *pkt, const struct signat
 	return set;
 }
 
-static __noinline __u64 of_headers(const struct pkt *pkt, const struct signatures *s)
+static __always_inline __u64 of_headers(const struct pkt *pkt, const struct signatures *s)
 {
 	bool tcp = pkt->header == HEADER_TCP, icmp = pkt->header == HEADER_ICMP;
 	bool ports = tcp || pkt->header == HEADER_UDP;
@@ -341,7 +341,7 @@ __noinline int rule_drops(struct xdp_md *ctx, __u32 slot)
  * first_drop has the rules in pkt->rules act, lowest slot first, and returns whether one of
  * them drops.
  */
-static __noinline bool first_drop(struct xdp_md *ctx, struct pkt *pkt)
+static __always_inline bool first_drop(struct xdp_md *ctx, struct pkt *pkt)
 {
 	for (int i = 0; i < SIGNATURES && pkt->rules; i++) {
 		if (rule_drops(ctx, slot_of(pkt->rules)))

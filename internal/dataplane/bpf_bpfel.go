@@ -86,13 +86,44 @@ const (
 )
 
 type bpfGoTypes struct {
-	_         structs.HostLayout
-	Reason    uint32
-	Outcome   uint32
-	Class     uint32
-	Scope     uint32
-	Fragment  uint32
-	Tunnel    uint32
+	_          structs.HostLayout
+	Reason     uint32
+	Outcome    uint32
+	Class      uint32
+	Scope      uint32
+	Fragment   uint32
+	Tunnel     uint32
+	Signatures [0]struct {
+		_           structs.HostLayout
+		Used        uint32
+		UsedTargets uint32
+		NumWords    uint32
+		Pad         uint32
+		Families    [2]uint64
+		Counted     uint64
+		Absent      [13]uint64
+		Words       [8]struct {
+			_      structs.HostLayout
+			Offset uint32
+			Size   uint32
+			Rules  uint64
+			Blind  [8]uint64
+		}
+		Rules [64]struct {
+			_          structs.HostLayout
+			Until      uint64
+			Cost       uint64
+			Ceiling    uint32
+			Action     uint8
+			Filter     uint8
+			Line       uint8
+			TargetLine uint8
+		}
+		Fields  [13][256]uint64
+		Targets [20][256]uint64
+		Payload [8][8][256]uint64
+		Classes [4][65536]uint8
+	}
 	Field     uint32
 	WideField uint32
 	Action    uint32
