@@ -2,7 +2,10 @@
 
 package dataplane
 
-import "testing"
+import (
+	"reflect"
+	"testing"
+)
 
 // verifierBudget is a tenth of what the kernel allows: the work for one unchanged
 // object has doubled between kernels before, and the next must still take ours.
@@ -23,5 +26,24 @@ func TestVerifierBudget(t *testing.T) {
 				t.Errorf("%d verified instructions, the budget is %d", c.Instructions, verifierBudget)
 			}
 		})
+	}
+}
+
+// TestVerifierLog reads the statistics as kernels write them.
+func TestVerifierLog(t *testing.T) {
+	const processed = "processed 33506 insns (limit 1000000) max_states_per_insn 12 total_states 1710 peak_states 598 mark_read 96\n"
+	want := VerifierCost{Instructions: 33506, States: 1710, Stack: []int{80, 0, 64}}
+	for kernel, log := range map[string]string{
+		"5.10 to 6.18": "stack depth 80+0+64\n" + processed,
+		"7.3":          "stack depth 80+0+64 max 144\n" + processed,
+	} {
+		if got, err := parseVerifierLog(log); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, %v", kernel, got, err)
+		}
+	}
+	for name, log := range map[string]string{"nothing": "", "no number": "stack depth 80+x\n" + processed} {
+		if c, err := parseVerifierLog(log); err == nil {
+			t.Errorf("%s: %+v", name, c)
+		}
 	}
 }

@@ -42,11 +42,12 @@ func Verify(o Options) (c VerifierCost, err error) {
 
 // parseVerifierLog reads the statistics behind the log:
 //
-//	stack depth 80+0+64
+//	stack depth 80+0+64 max 144
 //	processed 33506 insns (limit 1000000) max_states_per_insn 12 total_states 1710 peak_states 598 mark_read 96
 func parseVerifierLog(log string) (c VerifierCost, err error) {
 	for line := range strings.Lines(log) {
 		if depths, ok := strings.CutPrefix(strings.TrimSpace(line), "stack depth "); ok {
+			depths, _, _ = strings.Cut(depths, " ") // 7.3 adds what a chain takes at most
 			if c.Stack, err = parseDepths(depths); err != nil {
 				return c, err
 			}
