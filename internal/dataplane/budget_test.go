@@ -35,7 +35,8 @@ func TestVerifierLog(t *testing.T) {
 	want := VerifierCost{Instructions: 33506, States: 1710, Stack: []int{80, 0, 64}}
 	for kernel, log := range map[string]string{
 		"5.10 to 6.18": "stack depth 80+0+64\n" + processed,
-		"7.3":          "stack depth 80+0+64 max 144\n" + processed,
+		"7.3": "stack depth max 144\nsubprog 0 (sentinel) main insns_self 11694 insns_total 24186 stack 80\n" +
+			"subprog 1 (ask) global insns_self 6926 insns_total 6926 stack 0\nsubprog 2 (meter) static insns_self 3 insns_total 3 stack 64\n" + processed,
 	} {
 		if got, err := parseVerifierLog(log); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %+v, %v", kernel, got, err)

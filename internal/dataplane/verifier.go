@@ -40,17 +40,23 @@ func Verify(o Options) (c VerifierCost, err error) {
 	return parseVerifierLog(log)
 }
 
-// parseVerifierLog reads the statistics behind the log:
+// parseVerifierLog reads the statistics behind the log, in the words of kernels up to 6.18, and of 7.3:
 //
-//	stack depth 80+0+64 max 144
+//	stack depth 80+0+64
 //	processed 33506 insns (limit 1000000) max_states_per_insn 12 total_states 1710 peak_states 598 mark_read 96
+//
+//	stack depth max 144
+//	subprog 0 (sentinel) main insns_self 11694 insns_total 24186 stack 80
+//	processed …
 func parseVerifierLog(log string) (c VerifierCost, err error) {
 	for line := range strings.Lines(log) {
-		if depths, ok := strings.CutPrefix(strings.TrimSpace(line), "stack depth "); ok {
-			depths, _, _ = strings.Cut(depths, " ") // 7.3 adds what a chain takes at most
-			if c.Stack, err = parseDepths(depths); err != nil {
+		line = strings.TrimSpace(line)
+		if depths, ok := stackDepths(line); ok {
+			stack, err := parseDepths(depths)
+			if err != nil {
 				return c, err
 			}
+			c.Stack = append(c.Stack, stack...)
 		}
 		var limit, perInstruction int
 		_, err := fmt.Sscanf(line, "processed %d insns (limit %d) max_states_per_insn %d total_states %d",
@@ -60,6 +66,18 @@ func parseVerifierLog(log string) (c VerifierCost, err error) {
 		}
 	}
 	return c, fmt.Errorf("read the verifier's statistics: not in its log %q", log)
+}
+
+// stackDepths returns the frames that a line tells, joined by +.
+func stackDepths(line string) (string, bool) {
+	if depths, ok := strings.CutPrefix(line, "stack depth "); ok {
+		return depths, !strings.HasPrefix(depths, "max ")
+	}
+	if !strings.HasPrefix(line, "subprog ") {
+		return "", false
+	}
+	_, depth, ok := strings.Cut(line, " stack ")
+	return depth, ok
 }
 
 func parseDepths(text string) ([]int, error) {
