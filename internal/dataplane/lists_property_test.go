@@ -120,14 +120,20 @@ func randomList(r *rand.Rand) traffic.List {
 	return []traffic.List{traffic.ListBlock, traffic.ListBlock, traffic.ListBlock, traffic.ListAllow, traffic.ListProtected}[r.IntN(5)]
 }
 
+// raced: under the race detector, which makes each operation six times as long and looks for other mistakes.
+var raced bool
+
 // TestAMillionOperations compares the program with bart after each of a million random operations, at
 // and beside the prefix that it was about, and at addresses elsewhere.
 func TestAMillionOperations(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	operations := 1_000_000
-	if testing.Short() {
+	switch {
+	case testing.Short():
 		operations = 20_000
+	case raced:
+		operations = 100_000
 	}
 	for i, g := range terrains {
 		t.Run(g.name, func(t *testing.T) {
