@@ -320,14 +320,7 @@ func (a *app) listExportCommand(l listWords) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if len(args) == 0 {
-				return a.export(entries)
-			}
-			return replaceFile(args[0], func(w io.Writer) error {
-				b := *a
-				b.out = w
-				return b.export(entries)
-			})
+			return a.into(args, func(a *app) error { return a.export(entries) })
 		},
 	})
 }
@@ -340,6 +333,18 @@ func (a *app) export(entries []api.Entry) error {
 		return fmt.Errorf("write the list: %w", err)
 	}
 	return nil
+}
+
+// into has write's output go to the file that args names, or to standard output without one.
+func (a *app) into(args []string, write func(*app) error) error {
+	if len(args) == 0 {
+		return write(a)
+	}
+	return replaceFile(args[0], func(w io.Writer) error {
+		b := *a
+		b.out = w
+		return write(&b)
+	})
 }
 
 // replaceFile writes a file whole or not at all. What is no regular file, as

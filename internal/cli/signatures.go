@@ -341,14 +341,7 @@ func (a *app) signatureExportCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if len(args) == 0 {
-				return a.exportSignatures(rules)
-			}
-			return replaceFile(args[0], func(w io.Writer) error {
-				b := *a
-				b.out = w
-				return b.exportSignatures(rules)
-			})
+			return a.into(args, func(a *app) error { return a.exportSignatures(rules) })
 		},
 	})
 }

@@ -42,17 +42,7 @@ func (m *model) covered(list traffic.List, a netip.Addr, now time.Time, forced b
 }
 
 func (m *model) verdict(a netip.Addr, now time.Time) traffic.Reason {
-	switch {
-	case m.covered(traffic.ListAllow, a, now, false):
-		return traffic.ReasonAllowlist
-	case m.covered(traffic.ListBlock, a, now, true):
-		return traffic.ReasonBlocklist
-	case m.covered(traffic.ListProtected, a, now, false):
-		return traffic.ReasonProtected
-	case m.covered(traffic.ListBlock, a, now, false):
-		return traffic.ReasonBlocklist
-	}
-	return traffic.ReasonPass
+	return precedence(func(list traffic.List, forced bool) bool { return m.covered(list, a, now, forced) })
 }
 
 // terrain says where random prefixes lie and how many there shall be.

@@ -46,14 +46,19 @@ func (n *naive) covered(list traffic.List, a netip.Addr, now time.Time, forced b
 }
 
 func (n *naive) verdict(a netip.Addr, now time.Time) traffic.Reason {
+	return precedence(func(list traffic.List, forced bool) bool { return n.covered(list, a, now, forced) })
+}
+
+// precedence is what a source ends with that the lists cover.
+func precedence(covered func(list traffic.List, forced bool) bool) traffic.Reason {
 	switch {
-	case n.covered(traffic.ListAllow, a, now, false):
+	case covered(traffic.ListAllow, false):
 		return traffic.ReasonAllowlist
-	case n.covered(traffic.ListBlock, a, now, true):
+	case covered(traffic.ListBlock, true):
 		return traffic.ReasonBlocklist
-	case n.covered(traffic.ListProtected, a, now, false):
+	case covered(traffic.ListProtected, false):
 		return traffic.ReasonProtected
-	case n.covered(traffic.ListBlock, a, now, false):
+	case covered(traffic.ListBlock, false):
 		return traffic.ReasonBlocklist
 	}
 	return traffic.ReasonPass
