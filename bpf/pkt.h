@@ -86,7 +86,7 @@ struct pkt {
 	__u8 reason; /* of the verdict; while it is NEXT, of passing */
 	__u8 allowed; /* on the allow list or protected */
 	__u8 knob_set; /* the one it began with */
-	__u8 evicted; /* buckets not yet empty whose place it took */
+	__u8 evicted; /* of its buckets: found all places of the line in use */
 	__u8 neighbour; /* ICMPv6 type and code are those of neighbour discovery */
 };
 

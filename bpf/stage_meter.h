@@ -7,7 +7,8 @@
  * A bucket lies in one of the four ways of the cache line that its hash chooses, and
  * is found there by its tag. Who has none takes the way that is empty soonest: there
  * is no insertion, and a heavy hitter, whose bucket is full, stays whatever else
- * comes. Two that share a line and a tag share a bucket: docs/decisions/0008.
+ * comes, while there are no more of them than ways. Two that share a line and a tag
+ * share a bucket: docs/decisions/0008.
  */
 #ifndef STAGE_METER_H
 #define STAGE_METER_H
@@ -17,6 +18,8 @@
 #include "maps.h"
 #include "pkt.h"
 #include "wire.h"
+
+#define ADMIT 16 /* packets without a way that it takes until one gets a way in use */
 
 static __always_inline __u32 class_of(const struct pkt *pkt)
 {
@@ -183,12 +186,29 @@ static __always_inline void fill(const struct pkt *pkt, __u64 *word, __u16 tag, 
 		*word = bucket_begin(tag, pkt->clock, cost);
 }
 
+/* in_use reports whether the way is another's who still needs it. */
+static __always_inline bool in_use(const struct pkt *pkt, const struct meter_bucket *b, __u16 tag)
+{
+	__u64 reach = knobs(pkt)->meter_reach;
+	__u32 busy = bucket_busy(b->packets, pkt->clock, reach);
+
+	busy |= bucket_busy(b->bytes, pkt->clock, reach);
+	return busy && (__u16)b->packets != tag;
+}
+
+/*
+ * charge puts the packet into the bucket. Of the packets that find every way in use,
+ * one in ADMIT takes a way from its owner: if all did, heavy hitters that are more than
+ * the ways would push each other out before any has filled its bucket, and none were limited.
+ */
 static __always_inline void charge(struct pkt *pkt, struct meter_bucket *b, __u16 tag,
 				   const struct limit *limit)
 {
-	if ((__u16)b->packets != tag &&
-	    bucket_busy(b->packets, pkt->clock, knobs(pkt)->meter_reach))
+	if (in_use(pkt, b, tag)) {
 		pkt->evicted++;
+		if (bpf_get_prandom_u32() % ADMIT)
+			return;
+	}
 	fill(pkt, &b->packets, tag, limit->packet_cost);
 	if (limit->byte_cost)
 		fill(pkt, &b->bytes, tag, (pkt->length * limit->byte_cost) & ~BUCKET_TAG);
@@ -252,7 +272,11 @@ static __noinline int charges(struct pkt *pkt, struct meter_line *line, __u32 sc
 	return charge_all(pkt, line, scope);
 }
 
-/* meter_scopes returns the reason of the first scope that refuses the packet; REASON_PASS: none does. */
+/*
+ * meter_scopes returns the reason of the first scope that refuses the packet; REASON_PASS: none does.
+ * It is a global function, so that the verifier goes through it once and not for every state in
+ * which a packet may come here; kernel 5.10 hands such a function numbers only, hence no packet.
+ */
 __noinline int meter_scopes(__u32 zero)
 {
 	struct pkt *pkt = bpf_map_lookup_elem(&scratch, &zero);

@@ -87,7 +87,7 @@ struct totals {
 	struct count seen;
 	__u64 events_sent;
 	__u64 events_lost; /* the ring was full */
-	__u64 meters_evicted; /* buckets not yet empty whose place another took */
+	__u64 meters_evicted; /* buckets that found all places of their line in use */
 	__u64 window_start; /* of the event budget, ns */
 	__u32 window_used;
 	__u32 next_latency; /* packets until the next sample of each kind */

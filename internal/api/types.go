@@ -109,7 +109,7 @@ type Counters struct {
 	EventsSent uint64                  `json:"events_sent" doc:"Sampled events that the kernel handed over"`
 	EventsLost uint64                  `json:"events_lost" doc:"Sampled events that found the ring buffer full"`
 
-	MetersEvicted uint64 `json:"meters_evicted" doc:"Times that the meter lacked room and forgot a source, prefix or target that it was still counting"`
+	MetersEvicted uint64 `json:"meters_evicted" doc:"Times that the meter lacked room: it forgot a source, prefix or target that it was still counting, or did not count this one"`
 }
 
 // ReasonCounts are the packets that ended with one reason, by outcome.

@@ -126,7 +126,7 @@ type Parsing struct {
 
 // Limits sizes the meter and sets its rates.
 type Limits struct {
-	Sources       uint32      `yaml:"sources" json:"sources" live:"false" min:"1024" max:"16777216" desc:"How many sources are metered at once, rounded up to a power of two. Each takes 64 bytes of kernel memory once a limit is set."`
+	Sources       uint32      `yaml:"sources" json:"sources" live:"false" min:"1024" max:"16777216" desc:"How many sources are metered at once, rounded up to a power of two; at least 4096 are. Each takes 16 bytes of kernel memory once a limit is set. If an eighth of them are over their limit at the same time, 1 of 1000 of these is not held to it; of a quarter 1 of 100; of all 3 of 10. Raise it for larger botnets, and when health says that the meter is too small; a table that the CPU's caches do not hold is slower."`
 	AllowedFactor uint32      `yaml:"allowed_factor" json:"allowed_factor" max:"1000000" desc:"Allowed and protected sources may send this many times the rates of per_source and per_prefix, since an allowed address can be spoofed; per_target does not hold for them. 0: they are not limited."`
 	PerSource     ClassLimits `yaml:"per_source" json:"per_source" desc:"Rates of each source, one IPv4 address or one IPv6 /64, by class. A packet counts for all and for at most one of the others."`
 	PerPrefix     ClassLimits `yaml:"per_prefix" json:"per_prefix" desc:"Rates of each source prefix, an IPv4 /24 or an IPv6 /48: all its sources together."`

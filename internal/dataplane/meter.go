@@ -24,9 +24,11 @@ const (
 	ticksPerSecond = 4 * int64(time.Second)
 	tick           = 1 << 16 // one tick in a word
 
-	meterLine = int(unsafe.Sizeof(bpfMeterLine{})) // bytes
-	sweepStep = 1 << 20                            // bytes of the meter that are swept at once
-	meterIdle = 10 * time.Minute
+	meterLine  = int(unsafe.Sizeof(bpfMeterLine{})) // bytes
+	meterWays  = len(bpfMeterLine{}.Ways)           // sources of a line
+	leastLines = 1024                               // of a meter in use: fewer, and a few sources meet in one line
+	sweepStep  = 1 << 20                            // bytes of the meter that are swept at once
+	meterIdle  = 10 * time.Minute
 
 	// leastBurst covers the steps of the packet path's clock, at HZ=100 as well.
 	leastBurst = 20 * time.Millisecond
@@ -108,7 +110,7 @@ func (p *Plane) setLimits(l traffic.Limits) error {
 func (p *Plane) sizeMeter(l traffic.Limits) error {
 	lines := pageSize / meterLine
 	if !limitsOff(l) {
-		lines = max(lines, 1<<bits.Len(uint(p.o.Sources-1)))
+		lines = meterLines(p.o.Sources)
 	}
 	if p.meter != nil && p.meter.lines() >= lines {
 		return nil
@@ -125,6 +127,11 @@ func (p *Plane) sizeMeter(l traffic.Limits) error {
 	}
 	p.meter = t
 	return nil
+}
+
+// meterLines returns how many lines hold so many sources: a power of two.
+func meterLines(sources int) int {
+	return max(leastLines, 1<<bits.Len(uint((sources-1)/meterWays)))
 }
 
 func limitsOff(l traffic.Limits) bool {

@@ -100,9 +100,11 @@ func (t *Tester) runOn(tb testing.TB, cpu, n int) {
 	}
 }
 
-// TestMeterSize: the meter has a page while there are no limits, and then a line for each source.
+// TestMeterSize: the meter has a page while there are no limits, and then a line for four sources.
 func TestMeterSize(t *testing.T) {
-	for _, c := range []struct{ sources, lines int }{{1, 64}, {1024, 1024}, {1025, 2048}, {defaultSources, 65536}} {
+	for _, c := range []struct{ sources, lines int }{
+		{1, 1024}, {4096, 1024}, {4097, 2048}, {8192, 2048}, {8193, 4096}, {defaultSources, 16384},
+	} {
 		p := newPlane(t, Options{Sources: c.sources})
 		if got := p.meter.lines(); got != 64 {
 			t.Errorf("%d sources, no limit: %d lines", c.sources, got)

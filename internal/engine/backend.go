@@ -75,7 +75,7 @@ func complainOfCrowd(share float64) []string {
 	if share <= maxCrowd {
 		return nil
 	}
-	return []string{fmt.Sprintf("the meter is too small: for %.0f %% of packets it forgets a source it still counts: raise limits.sources", 100*share)}
+	return []string{fmt.Sprintf("the meter is too small: %.0f %% of packets find no room in it, and sources over their limit get through: raise limits.sources", 100*share)}
 }
 
 // warnings says what works as configured and is still worth knowing. The caller holds mu.

@@ -130,7 +130,8 @@ type Counters struct {
 	EventsLost uint64 // events the full ring buffer refused
 	Latency    Histogram
 
-	// MetersEvicted counts buckets that were not yet empty when another took their place.
+	// MetersEvicted counts buckets that found every place of their line in use: they took
+	// one from another, or were not counted.
 	MetersEvicted uint64
 }
 
