@@ -200,11 +200,12 @@ func (a *app) benchPeersCommand() *cobra.Command {
 	c := a.jsonFlag(&cobra.Command{
 		Use:   "peers",
 		Short: "Compare what filters drop of the same flood, and how real requests fare beside it",
-		Long: `Send a flood of 60-byte UDP from 65 536 sources through a veth pair, in namespaces of its
+		Long: `Send a flood of 60-byte UDP from many sources through veth pairs, in namespaces of their
 own, against a bare XDP_DROP, Sentinel-X, and what this machine has of xdp-filter,
-tc, nftables and iptables. One CPU sends, another filters. For each: frames a second
-that it dropped, the load of its core, and round-trip time and loss of 1 000 real
-requests a second beside the flood. What cannot be set up here is named.`,
+XDP-Firewall, tc, nftables and iptables, in rounds of all in turn. One CPU sends, another
+filters. For each: frames a second that it dropped, the same in a second of its own
+thread's time, the load of its core, and round-trip time and loss of 1 000 real requests
+a second beside the flood. What cannot be set up here is named.`,
 		Example: "  sentinel-x bench peers\n  sentinel-x bench peers --prefixes 10000 --json",
 		Args:    args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -213,6 +214,9 @@ requests a second beside the flood. What cannot be set up here is named.`,
 			}
 			if sizes.Prefixes < 1 || sizes.Prefixes > lab.MaxPeerPrefixes {
 				return usagef("--prefixes %d: must be from 1 to %d", sizes.Prefixes, lab.MaxPeerPrefixes)
+			}
+			if sizes.Sources < 1 || sizes.Sources > lab.MaxPeerSources {
+				return usagef("--sources %d: must be from 1 to %d", sizes.Sources, lab.MaxPeerSources)
 			}
 			cfg, err := files.load()
 			if err != nil {
@@ -228,6 +232,7 @@ requests a second beside the flood. What cannot be set up here is named.`,
 	c.Flags().IntVar(&sizes.Rounds, "rounds", sizes.Rounds, "rounds")
 	c.Flags().DurationVar(&sizes.Duration, "duration", sizes.Duration, "of each filter in a round")
 	c.Flags().IntVar(&sizes.Prefixes, "prefixes", sizes.Prefixes, "blocked prefixes")
+	c.Flags().IntVar(&sizes.Sources, "sources", sizes.Sources, "sources of the flood")
 	files.flags(c, "configuration file with policies, tunnels and sizes")
 	return c
 }
@@ -243,10 +248,10 @@ func writePeers(w io.Writer, r lab.PeerReport) {
 }
 
 func peersTable(r lab.PeerReport) *table {
-	t := newTable("FILTER", ">DROPPED MPPS", ">OF BARE", ">THREAD MPPS", ">OF BARE", ">CORE", ">RTT P50 µs", ">P99 µs", ">MAX µs", ">REQUESTS LOST", "HOW")
+	t := newTable("FILTER", ">DROPPED MPPS", ">OF BARE", ">THREAD MPPS", ">OF BARE", ">PASSED", ">CORE", ">RTT P50 µs", ">P99 µs", ">MAX µs", ">REQUESTS LOST", "HOW")
 	for _, c := range r.Cases {
 		t.row(c.Name, fmt.Sprintf("%.2f", c.MPPS), fmt.Sprintf("%.0f %%", 100*c.OfBare),
-			fmt.Sprintf("%.2f", c.ThreadMPPS), fmt.Sprintf("%.0f %%", 100*c.ThreadBare), fmt.Sprintf("%.0f %%", c.CPUPercent),
+			fmt.Sprintf("%.2f", c.ThreadMPPS), fmt.Sprintf("%.0f %%", 100*c.ThreadBare), fmt.Sprintf("%.1f %%", 100*c.PassedShare), fmt.Sprintf("%.0f %%", c.CPUPercent),
 			whole(c.P50Micros), whole(c.P99Micros), whole(c.MaxMicros), fmt.Sprintf("%.1f %%", c.LostPercent), c.What)
 	}
 	return t

@@ -85,11 +85,14 @@ func scaleChart(r engine.ScaleReport) chart {
 }
 
 func peersChart(r lab.PeerReport) chart {
-	rate := rowPanel{title: "dropped on the victim's core, and share of bare XDP_DROP", axis: "million frames a second", noteWidth: 90}
+	rate := rowPanel{
+		title: "dropped in a second of the filter's own thread, slowest to fastest round", axis: "million frames, and share of a bare XDP_DROP", noteWidth: 90,
+	}
 	trip := rowPanel{title: "round trip of real requests beside it", axis: "µs", log: true, noLabels: true, noteWidth: 90}
 	for _, c := range r.Cases {
 		rate.rows = append(rate.rows, chartRow{
-			label: c.Name, bar: c.MPPS, paint: peerColour(c.Name), note: fmt.Sprintf("%.2f (%.0f %%)", c.MPPS, 100*c.OfBare),
+			label: c.Name, bar: c.ThreadMPPS, paint: peerColour(c.Name), low: c.ThreadMin, high: c.ThreadMax,
+			note: fmt.Sprintf("%.2f (%.0f %%)", c.ThreadMPPS, 100*c.ThreadBare),
 		})
 		row := chartRow{label: c.Name, note: "none was answered"}
 		if c.P50Micros > 0 {

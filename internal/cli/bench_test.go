@@ -121,7 +121,7 @@ func TestBenchPeers(t *testing.T) {
 	}
 	want := []string{
 		"iptables_input", "iptables_raw", "nft_ingress", "nft_raw", "none",
-		"sentinel_x_list", "sentinel_x_meter", "sentinel_x_signature", "tc_bpf", "xdp_drop_bare", "xdp_filter",
+		"sentinel_x_list", "sentinel_x_meter", "sentinel_x_signature", "tc_bpf", "xdp_drop_bare", "xdp_filter", "xdp_firewall",
 	}
 	slices.Sort(names)
 	if diff := cmp.Diff(want, names); diff != "" {
@@ -210,6 +210,8 @@ func TestBenchRefuses(t *testing.T) {
 		{"peers", "--duration", "0s"},
 		{"peers", "--prefixes", "0"},
 		{"peers", "--prefixes", "65537"},
+		{"peers", "--sources", "0"},
+		{"peers", "--sources", "65537"},
 		{"all", "more"},
 		{"nonsense"},
 	} {

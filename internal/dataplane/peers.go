@@ -81,18 +81,29 @@ func AttachClassifier(ifindex int, prefixes []netip.Prefix) (*Peer, error) {
 // `xdp-filter ip ADDRESS -m src` does for one.
 func FillFilterHosts(pin string, hosts []netip.Addr) error {
 	const bySource = 1 // MAP_FLAG_SRC of xdp-filter
-	m, err := ebpf.LoadPinnedMap(pin, nil)
-	if err != nil {
-		return fmt.Errorf("open the table of xdp-filter: %w", err)
-	}
-	defer m.Close()
 	values := make([]uint64, ebpf.MustPossibleCPU())
 	for i := range values {
 		values[i] = bySource
 	}
+	return fillHosts("xdp-filter", pin, hosts, values)
+}
+
+// FillFirewallHosts puts IPv4 addresses into the pinned block map of XDP-Firewall, as
+// `xdpfw-add -m 1 -s ADDRESS` does for one, without an end.
+func FillFirewallHosts(pin string, hosts []netip.Addr) error {
+	const forever = uint64(0)
+	return fillHosts("XDP-Firewall", pin, hosts, forever)
+}
+
+func fillHosts(program, pin string, hosts []netip.Addr, value any) error {
+	m, err := ebpf.LoadPinnedMap(pin, nil)
+	if err != nil {
+		return fmt.Errorf("open the table of %s: %w", program, err)
+	}
+	defer m.Close()
 	for _, host := range hosts {
-		if err := m.Put(host.AsSlice(), values); err != nil {
-			return fmt.Errorf("put %v into the table of xdp-filter: %w", host, err)
+		if err := m.Put(host.AsSlice(), value); err != nil {
+			return fmt.Errorf("put %v into the table of %s: %w", host, program, err)
 		}
 	}
 	return nil

@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,20 +36,13 @@ type peerFilter struct {
 	burst      time.Duration // of this rate, at the start
 }
 
-// entitled returns how many packets of the flood it may let through in a time.
-func (f peerFilter) entitled(seconds float64) float64 {
-	if f.rate == 0 {
-		return 0
-	}
-	return peerSources * (1 + float64(f.rate)*(seconds+f.burst.Seconds()))
-}
-
 const (
 	peerBare = "xdp_drop_bare"
 	peerNone = "none"
 
 	meterRate  = 1 // packets a second, what each client sends
-	meterBurst = 2 * time.Second
+	meterBurst = time.Second
+	meterRoom  = 4 // limits.sources for each source that is over its limit: 1 % get through (decision 8)
 )
 
 var peerFilters = []peerFilter{
@@ -56,6 +51,7 @@ var peerFilters = []peerFilter{
 	{name: "sentinel_x_signature", what: "a signature matches the flood", ours: true, setUp: setUpSignature},
 	{name: "sentinel_x_meter", what: "every source is over its limit", ours: true, setUp: setUpMeter, rate: meterRate, burst: meterBurst},
 	{name: "xdp_filter", what: "by port, as it has no prefixes; of many, as hosts as many as its table holds", program: "xdp-filter", setUp: setUpXDPFilter},
+	{name: "xdp_firewall", what: "XDP-Firewall, each source in its block map, as it has no prefixes unless built with them", program: "xdpfw", setUp: setUpXDPFirewall},
 	{name: "tc_bpf", what: "a BPF classifier, the sources in an LPM trie", ours: true, setUp: setUpClassifier},
 	{name: "nft_ingress", what: "nftables, netdev ingress, the sources in a set", program: "nft", setUp: setUpNFTIngress},
 	{name: "nft_raw", what: "nftables, prerouting at priority raw, the sources in a set", program: "nft", setUp: setUpNFTRaw},
@@ -80,14 +76,17 @@ func (f peerFilter) tool() error {
 	return nil
 }
 
-// peerRun is one measurement's network and what was set up in it. The functions
-// below run in a thread of the victim's namespace.
+// peerRun is one filter, the network it was set up in, and what was measured of it. The
+// functions below run in a thread of the victim's namespace.
 type peerRun struct {
 	ctx      context.Context
+	filter   peerFilter
 	net      *Net
 	config   config.Config
-	prefixes []netip.Prefix
+	prefixes []netip.Prefix // blocked
+	sources  int            // of the flood
 	undo     []func() error
+	samples  peerSamples
 }
 
 func (r *peerRun) later(undo func() error) { r.undo = append(r.undo, undo) }
@@ -95,7 +94,7 @@ func (r *peerRun) later(undo func() error) { r.undo = append(r.undo, undo) }
 func (r *peerRun) release() error {
 	return r.net.Victim.Do(func() error {
 		var errs []error
-		for _, undo := range r.undo {
+		for _, undo := range slices.Backward(r.undo) {
 			errs = append(errs, undo())
 		}
 		return errors.Join(errs...)
@@ -124,7 +123,7 @@ func setUpClassifier(r *peerRun) error {
 // as the comparison has, and attaches it when arm has put in force what drops.
 func (r *peerRun) sentinel(blocked []netip.Prefix, arm func(*dataplane.Plane) error) error {
 	o := engine.PlaneOptions(r.config)
-	o.PinPath, o.MaxEntries = "", max(o.MaxEntries, len(blocked))
+	o.PinPath, o.MaxEntries, o.Sources = "", max(o.MaxEntries, len(blocked)), max(o.Sources, meterRoom*r.sources)
 	p, err := dataplane.New(o)
 	if err != nil {
 		return err
@@ -200,11 +199,44 @@ func setUpXDPFilter(r *peerRun) error {
 	if len(r.prefixes) == 1 {
 		return nil
 	}
-	hosts := make([]netip.Addr, min(tableSize, len(r.prefixes)))
+	return dataplane.FillFilterHosts("/sys/fs/bpf/xdp-filter/filter_ipv4", floodHosts(min(tableSize, len(r.prefixes))))
+}
+
+// floodHosts returns the first n addresses of the flood's network.
+func floodHosts(n int) []netip.Addr {
+	hosts := make([]netip.Addr, n)
 	for i := range hosts {
 		hosts[i] = addressAfter(floodNet.Addr(), uint32(i))
 	}
-	return dataplane.FillFilterHosts("/sys/fs/bpf/xdp-filter/filter_ipv4", hosts)
+	return hosts
+}
+
+// setUpXDPFirewall starts the program, which stays to the end, and blocks every source of
+// the flood, and as many addresses as prefixes are blocked.
+func setUpXDPFirewall(r *peerRun) error {
+	if err := ownBPFFS(); err != nil {
+		return err
+	}
+	file, err := os.CreateTemp("", "sx-xdpfw-*.conf")
+	if err != nil {
+		return fmt.Errorf("write the configuration of xdpfw: %w", err)
+	}
+	r.later(func() error { return os.Remove(file.Name()) })
+	_, err = fmt.Fprintf(file, "interface = %q;\nlog_file = \"\";\nfilters = ();\n", r.net.VictimEnd.Name)
+	if err := errors.Join(err, file.Close()); err != nil {
+		return fmt.Errorf("write the configuration of xdpfw: %w", err)
+	}
+	r.later(func() error { return dropXDP(r.net.VictimEnd.Index) })
+	const pin = "/sys/fs/bpf/xdpfw/map_block"
+	ready := func() bool {
+		dev, err := netlink.LinkByIndex(r.net.VictimEnd.Index)
+		_, missing := os.Stat(pin)
+		return err == nil && missing == nil && dev.Attrs().Xdp != nil && dev.Attrs().Xdp.Attached
+	}
+	if err := r.background(ready, "xdpfw", "-c", file.Name()); err != nil {
+		return err
+	}
+	return dataplane.FillFirewallHosts(pin, floodHosts(max(r.sources, len(r.prefixes))))
 }
 
 // ownBPFFS gives the calling thread a BPF file system that nobody else sees.
@@ -286,6 +318,48 @@ func makeIPSet(name string, prefixes []netip.Prefix) error {
 	return nil
 }
 
+// background starts a program in the namespaces of the calling thread, and returns when it
+// is ready. It is asked to end when all is undone, and ended if it does not.
+func (r *peerRun) background(ready func() bool, name string, args ...string) error {
+	const patience = 5 * time.Second
+	c := exec.Command(name, args...)
+	var said bytes.Buffer
+	c.Stdout, c.Stderr = &said, &said
+	if err := c.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", name, err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- c.Wait(); close(ended) }()
+	r.later(func() error {
+		_ = c.Process.Signal(os.Interrupt) // it may have ended by itself
+		select {
+		case <-ended:
+		case <-time.After(patience):
+			_ = c.Process.Kill()
+			<-ended
+		}
+		return nil
+	})
+	for start := time.Now(); !ready(); {
+		select {
+		case <-r.ctx.Done():
+			return r.ctx.Err()
+		case err := <-ended:
+			return fmt.Errorf("%s ended before it filtered: %w: %s", name, err, firstLine(said.String()))
+		case <-time.After(20 * time.Millisecond):
+		}
+		if time.Since(start) > patience {
+			return fmt.Errorf("%s does not filter after %v", name, patience)
+		}
+	}
+	return nil
+}
+
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
+	return line
+}
+
 // command runs a program in the namespaces of the calling thread.
 func (r *peerRun) command(input, name string, args ...string) error {
 	ctx, cancel := context.WithTimeout(r.ctx, 20*time.Second)
@@ -295,8 +369,7 @@ func (r *peerRun) command(input, name string, args ...string) error {
 	var out bytes.Buffer
 	c.Stdout, c.Stderr = &out, &out
 	if err := c.Run(); err != nil {
-		said, _, _ := strings.Cut(strings.TrimSpace(out.String()), "\n")
-		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, said)
+		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, firstLine(out.String()))
 	}
 	return nil
 }
