@@ -4,7 +4,7 @@
  * grow with them. The tables, all in one map, in lines of 64 bytes:
  *
  *   control   w[0] version, counted up with every change in place
- *             w[1] low: length classes of IPv6 under /32 in use; high: verdict of ::/0
+ *             w[1] low: length classes of IPv6 in use; high: verdict of ::/0
  *   net4      two bits for every /24 (enum list_cell); in a short list folded by
  *             net4_mask, where CELL_CLOSER stands for all that share the bits
  *   short4    u32 for every /20: verdict of the /20 and of what covers it
@@ -12,9 +12,12 @@
  *             /24 to /32, the longest one that matches counts. w[7]: line it goes on in
  *   leaves4   u32 for every address of a /24 with many prefixes
  *   verdicts  struct source_value, two a line, what a verdict's number means
- *   net6      u32 for a hash of the first 32 bits: length classes in use behind it
- *   lines6    hashed by prefix; seven slots {tag 32 | record 32}, w[7] as above
- *   records6  {first half, second half, length 32 | verdict 32, –}, two a line
+ *   net6      a word for a hash of the first 32 bits; the length classes in use behind them are
+ *             in it three times, each turned left by another part of the hash. Of those that other
+ *             hashes left there, one in a hundred is in all three places
+ *   lines6    hashed by prefix; five slots, w[0] to w[4], of a first half or, two together, of both,
+ *             for each slot {class + 1 8 | verdict 24} in the 32-bit halves from w[5] on, and in the last
+ *             of them the line it goes on in. Whose verdict is 0 was removed
  *
  * IPv6 prefixes are in classes of every fourth length (class 0: /128, 31: /4); those
  * between are expanded to the next. What user space changes for one entry is a single store of
@@ -30,6 +33,12 @@
 #define LIST_HOPS 4 /* lines that a chain has at most */
 #define LIST_RETRIES 3
 #define LIST_REF_MASK 0xffffff
+
+#define LIST6_SLOTS 5
+#define LIST6_CODE_SHIFT 24
+#define LIST6_CLASS_32 24
+#define LIST6_SHORT 0xfe000000 /* classes that net6 says nothing of */
+#define LIST6_AT_ONCE 4 /* classes that one call asks for */
 
 static __always_inline struct list_line *list_line(void *table, __u32 line)
 {
@@ -146,65 +155,82 @@ static __always_inline __u32 list_closer4(const struct list_query *q, __u32 addr
 	return best & LIST_REF_MASK;
 }
 
-/* list_hash6: the lower half is the tag, the upper one chooses the line. */
-static __always_inline __u64 list_hash6(__u64 seed, __u64 hi, __u64 lo, __u32 bits)
+/* list_hash6: the upper half chooses a line or word. */
+static __always_inline __u64 list_hash6(__u64 seed, __u64 hi, __u64 lo, __u32 class)
 {
 	__u64 x = (hi ^ seed) * 0x9e3779b97f4a7c15ULL;
 
 	x ^= x >> 32;
-	x = (x ^ lo) * 0xd6e8feb86659fd93ULL + bits;
+	x = (x ^ lo) * 0xd6e8feb86659fd93ULL + class;
 	x ^= x >> 32;
 	x *= 0xd6e8feb86659fd93ULL;
 	return x ^ (x >> 32);
 }
 
-/* list_record6 returns the verdict of a record if it is the prefix looked for. */
-static __always_inline __u32 list_record6(void *table, const struct list_set *set, __u32 record,
-					  __u64 hi, __u64 lo, __u32 bits)
-{
-	struct list_line *line = list_line(table, set->records6 + (record >> 1));
-	__u32 w = (record & 1) * 4;
-	__u64 meta;
+/* What is looked for in a line. */
+struct list_key6 {
+	__u64 hi, lo;
+	__u64 wide; /* all ones where lo counts */
+	__u32 code; /* class + 1 */
+};
 
-	if (!line || line->w[w] != hi || line->w[w + 1] != lo)
-		return REF_NONE;
-	meta = line->w[w + 2];
-	return meta >> 32 == bits ? meta & LIST_REF_MASK : REF_NONE;
+/*
+ * list_same6 returns the verdict of slot j if it holds the prefix, otherwise 0. Without a branch,
+ * which neither the verifier nor the CPU's predictor has to follow.
+ */
+static __always_inline __u32 list_same6(const __u64 *halves, __u32 j, __u32 meta,
+					const struct list_key6 *key)
+{
+	__u64 differs = halves[j] ^ key->hi;
+
+	differs |= (halves[j + 1] ^ key->lo) & key->wide;
+	differs |= (meta >> LIST6_CODE_SHIFT) ^ key->code;
+	barrier_var(differs);
+	differs = (~differs & (differs - 1)) >> 63; /* 1 if it was 0 */
+	barrier_var(differs);
+	return meta & LIST_REF_MASK & -(__u32)differs;
+}
+
+/* list_slots6 returns the verdict of the slot that holds the prefix, and the line it goes on in. */
+static __always_inline __u32 list_slots6(const struct list_line *line, const struct list_key6 *key,
+					 __u32 *next)
+{
+	/* User space writes a slot's halves before it says that they are there. */
+	__u64 meta[3] = { line->w[5], line->w[6], line->w[7] };
+	__u64 halves[6] = { line->w[0], line->w[1], line->w[2], line->w[3], line->w[4], 0 };
+	__u32 ref = REF_NONE;
+
+#pragma unroll
+	for (__u32 j = 0; j < LIST6_SLOTS; j++)
+		ref |= list_same6(halves, j, meta[j / 2] >> (j % 2 * 32), key);
+	*next = meta[2] >> 32;
+	return ref;
 }
 
 /* list_probe6 returns the verdict on the source's prefix of one length class. */
-__noinline __u32 list_probe6(__u32 outer, __u32 class)
+static __always_inline __u32 list_probe6(const struct list_query *q, __u64 hi, __u64 lo,
+					 __u32 class)
 {
-	__u32 bits = 128 - 4 * (class & 31), at;
-	struct list_query q;
-	__u64 hi, lo, hash;
+	__u64 wide = (__u64)(class >> 4) - 1;
+	__u32 cut = 4 * class & 63, at;
+	struct list_key6 key = {
+		.hi = hi & ~0ULL << (cut & ~(__u32)wide),
+		.lo = lo & ~0ULL << cut & wide,
+		.wide = wide,
+		.code = class + 1,
+	};
 
-	if (!list_query(&q, outer))
-		return REF_NONE;
-	hi = (__u64)bpf_ntohl(q.addr->w[0]) << 32 | bpf_ntohl(q.addr->w[1]);
-	lo = (__u64)bpf_ntohl(q.addr->w[2]) << 32 | bpf_ntohl(q.addr->w[3]);
-	if (bits < 64)
-		hi &= ~0ULL << (64 - bits);
-	lo = bits > 64 ? lo & ~0ULL << (128 - bits) : 0;
-
-	hash = list_hash6(q.set->seed6, hi, lo, bits);
-	at = list_scale(hash >> 32, q.set->num_lines6);
+	at = class > LIST6_CLASS_32 ? q->set->num_short6 : q->set->num_lines6;
+	at = list_scale(list_hash6(q->set->seed6, key.hi, key.lo, class) >> 32, at);
 	for (int i = 0; i < LIST_HOPS; i++) {
-		struct list_line *line = list_line(q.table, q.set->lines6 + at);
+		struct list_line *line = list_line(q->table, q->set->lines6 + at);
+		__u32 ref;
 
 		if (!line)
 			break;
-		for (int j = 0; j < 7; j++) {
-			__u64 entry = line->w[j];
-			__u32 ref;
-
-			if (entry >> 32 != (__u32)hash || !(__u32)entry)
-				continue;
-			ref = list_record6(q.table, q.set, entry, hi, lo, bits);
-			if (ref)
-				return ref;
-		}
-		at = line->w[7];
+		ref = list_slots6(line, &key, &at);
+		if (ref)
+			return ref;
 		if (!at)
 			break;
 	}
@@ -222,32 +248,67 @@ static __always_inline __u32 list_lowest(__u32 bit)
 	return position[(bit * 0x077cb531U) >> 27];
 }
 
-/* list_find6 asks for one length after the other, from the longest in use. */
-__noinline __u32 list_find6(__u32 outer)
+/*
+ * list_longest6 asks for a few length classes, from the longest on. It returns the verdict, or, in the upper
+ * half, the classes that are left.
+ */
+__noinline __u64 list_longest6(__u32 outer, __u32 classes)
 {
-	struct list_line *control;
 	struct list_query q;
-	__u32 top, classes;
-	__u64 rest;
+	__u64 hi, lo;
 
 	if (!list_query(&q, outer))
 		return REF_NONE;
-	control = list_line(q.table, 0);
-	if (!control)
-		return REF_NONE;
-	top = list_mix(bpf_ntohl(q.addr->w[0]) ^ q.set->seed4);
-	classes = list_half(q.table, q.set->net6, list_scale(top, q.set->num_net6));
-	rest = control->w[1];
-	classes |= (__u32)rest;
-	for (int i = 0; i < 32 && classes; i++) {
+	hi = (__u64)bpf_ntohl(q.addr->w[0]) << 32 | bpf_ntohl(q.addr->w[1]);
+	lo = (__u64)bpf_ntohl(q.addr->w[2]) << 32 | bpf_ntohl(q.addr->w[3]);
+	for (int i = 0; i < LIST6_AT_ONCE && classes; i++) {
 		__u32 bit = classes & -classes;
-		__u32 ref = list_probe6(outer, list_lowest(bit));
+		__u32 ref = list_probe6(&q, hi, lo, list_lowest(bit));
 
 		if (ref)
 			return ref;
 		classes ^= bit;
 	}
-	return rest >> 32;
+	return (__u64)classes << 32;
+}
+
+static __always_inline __u64 list_turn(__u64 word, __u64 by)
+{
+	return word >> (by & 63) | word << (-by & 63);
+}
+
+/* list_classes6 returns which of the length classes in use there may be prefixes of around an address. */
+static __always_inline __u32 list_classes6(const struct list_query *q, __u32 used)
+{
+	__u64 hash = list_hash6(q->set->seed6, bpf_ntohl(q->addr->w[0]), 0, 0), word;
+	__u32 at = list_scale(hash >> 32, q->set->num_net6);
+	struct list_line *line;
+
+	if (!used)
+		return 0;
+	line = list_line(q->table, q->set->net6 + (at >> 3));
+	if (!line)
+		return 0;
+	word = line->w[at & 7];
+	word = list_turn(word, hash) & list_turn(word, hash >> 6) & list_turn(word, hash >> 12);
+	return used & ((__u32)word | LIST6_SHORT);
+}
+
+/* list_find6: most sources that are on no list end without a call. */
+static __always_inline __u32 list_find6(const struct list_query *q, __u32 outer)
+{
+	struct list_line *control = list_line(q->table, 0);
+	__u64 known = control ? control->w[1] : 0;
+	__u32 classes = list_classes6(q, known);
+
+	for (int i = 0; i < 32 / LIST6_AT_ONCE && classes; i++) {
+		__u64 found = list_longest6(outer, classes);
+
+		if ((__u32)found)
+			return found;
+		classes = found >> 32;
+	}
+	return known >> 32;
 }
 
 /* list_find returns the verdict on an address that needs more than net4. */
@@ -262,7 +323,7 @@ static __always_inline __u32 list_find(const struct list_query *q, __u32 outer)
 		__u64 version = control->w[0];
 
 		ref = q->family == 4 ? list_closer4(q, bpf_ntohl(q->addr->w[0]))
-				     : list_find6(outer);
+				     : list_find6(q, outer);
 		if (control->w[0] == version)
 			break;
 	}

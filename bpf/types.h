@@ -178,10 +178,10 @@ struct list_set {
 	__u32 leaves4;
 	__u32 verdicts;
 	__u32 net6;
-	__u32 num_net6; /* masks, 16 a line */
+	__u32 num_net6; /* words */
 	__u32 lines6;
 	__u32 num_lines6;
-	__u32 records6;
+	__u32 num_short6; /* of them, that prefixes shorter than /32 are hashed to */
 };
 
 /* What a rule can constrain; the numbers are internal/signature's (tested). */

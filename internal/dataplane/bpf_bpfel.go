@@ -165,7 +165,7 @@ type bpfKnobs struct {
 		NumNet6   uint32
 		Lines6    uint32
 		NumLines6 uint32
-		Records6  uint32
+		NumShort6 uint32
 	}
 	Signatures struct {
 		_     structs.HostLayout
@@ -254,7 +254,7 @@ type bpfListSet struct {
 	NumNet6   uint32
 	Lines6    uint32
 	NumLines6 uint32
-	Records6  uint32
+	NumShort6 uint32
 }
 
 type bpfMeterLine struct {

@@ -139,8 +139,8 @@ func TestAMillionOperations(t *testing.T) {
 				t.Errorf("%d prefixes in the plane, %d on the lists", got, m.size())
 			}
 			checkEdges(t, p)
-			t.Logf("%d prefixes; %d lines, %d leaves, %d verdicts, %d records", p.sources.Size(),
-				p.lists.usedLines4+p.lists.usedLines6, p.lists.usedLeaves4, p.lists.usedVerdicts, p.lists.usedRecords6)
+			t.Logf("%d prefixes; %d lines, %d leaves, %d verdicts", p.sources.Size(),
+				p.lists.usedLines4+p.lists.usedLines6, p.lists.usedLeaves4, p.lists.usedVerdicts)
 		})
 	}
 }

@@ -29,7 +29,7 @@ var errGrow = errors.New("tables have to grow")
 
 // table is the set of lists as the packet path reads it; bpf/lists.h says what is in
 // which part. It is built in private memory, then copied into a map, and from then on changed
-// there word by word. What a change leaves behind (verdicts, records, leaves, bits of a
+// there word by word. What a change leaves behind (verdicts, slots of IPv6, leaves, bits of a
 // prefilter that several prefixes share) is never used for anything else: a packet may be at
 // it. It goes when the table is built anew.
 type table struct {
@@ -37,10 +37,10 @@ type table struct {
 	m      *ebpf.Map // nil: private
 	mapped []byte
 
-	control, net4, short4, lines4, leaves4, verdicts, net6, lines6, records6 []uint64
+	control, net4, short4, lines4, leaves4, verdicts, net6, lines6 []uint64
 
-	// Units in use: lines, leaves of 32 lines, verdicts and records of half a line.
-	usedLines4, usedLeaves4, usedVerdicts, usedLines6, usedRecords6 int
+	// Units in use: lines, leaves of 32 lines, verdicts of half a line.
+	usedLines4, usedLeaves4, usedVerdicts, usedLines6 int
 
 	small   bool // net4 is folded, and there is no short4
 	refs    map[source]uint32
@@ -49,11 +49,12 @@ type table struct {
 
 // need is what the parts of a table are sized by before it is built.
 type need struct {
-	slots4, slots6 int // at most, over all lines
-	cells4         int // /24s that a folded net4 has to tell apart
-	entries4       int
-	short4         bool // a prefix of /20 or shorter
-	shortest4      int
+	need6
+	slots4    int // at most, over all lines
+	cells4    int // /24s that a folded net4 has to tell apart
+	entries4  int
+	short4    bool // a prefix of /20 or shorter
+	shortest4 int
 }
 
 const (
@@ -83,7 +84,7 @@ func buildTable(items []item) (*table, error) {
 
 // count walks the lists once. A line has room for what a later change may add.
 func count(items4, items6 []item) need {
-	n := need{shortest4: 32, entries4: len(items4)}
+	n := need{need6: count6(items6), shortest4: 32, entries4: len(items4)}
 	for i := range items4 {
 		bits := items4[i].prefix.Bits()
 		n.shortest4 = min(n.shortest4, bits)
@@ -99,9 +100,6 @@ func count(items4, items6 []item) need {
 		} else {
 			n.cells4 += 1 << max(0, 24-bits)
 		}
-	}
-	for i := range items6 {
-		n.slots6 += 1 << (-items6[i].prefix.Bits() & 3)
 	}
 	return n
 }
@@ -120,18 +118,14 @@ func newTable(n need, try int) *table {
 	// smaller than a second line for one in twenty costs.
 	heads := func(slots int) int { return (slots/max(2, min(4, slots>>15)) + 128) << try }
 	t.set.Net4Mask = uint32(net4 - 1)
-	t.set.NumLines4, t.set.NumLines6 = uint32(heads(n.slots4)), uint32(heads(n.slots6))
-	t.set.NumNet6 = uint32(256 + 2*n.slots6)
+	t.set.NumLines4 = uint32(heads(n.slots4))
 	t.control = make([]uint64, lineWords)
 	t.net4 = make([]uint64, net4*lineWords)
-	t.net6 = make([]uint64, t.set.NumNet6/2)
-	t.usedLines4, t.usedLines6 = int(t.set.NumLines4), int(t.set.NumLines6)
+	t.usedLines4 = int(t.set.NumLines4)
 	t.lines4 = make([]uint64, t.usedLines4*lineWords)
-	t.lines6 = make([]uint64, t.usedLines6*lineWords)
 	t.usedVerdicts = int(bpfListRefFIRST_REF)
 	t.verdicts = make([]uint64, lineWords*2)
-	t.usedRecords6 = 1 // 0 is none
-	t.records6 = make([]uint64, lineWords)
+	t.size6(n.need6, try)
 	return t
 }
 
@@ -262,8 +256,7 @@ func (t *table) parts() []part {
 		{&t.leaves4, &t.set.Leaves4, spare(t.usedLeaves4, 16) * leafLines},
 		{&t.verdicts, &t.set.Verdicts, spare(t.usedVerdicts, 2048)/2 + 1},
 		{&t.net6, &t.set.Net6, lines(t.net6)},
-		{&t.lines6, &t.set.Lines6, t.usedLines6 + t.usedLines6/8 + 32},
-		{&t.records6, &t.set.Records6, spare(t.usedRecords6, 1024)/2 + 1},
+		{&t.lines6, &t.set.Lines6, t.usedLines6 + t.usedLines6/8 + spareLines6},
 	}
 }
 

@@ -4,10 +4,65 @@ package dataplane
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"net/netip"
 
 	"github.com/gaissmai/bart"
 )
+
+const (
+	slots6      = 5 // LIST6_SLOTS; what a line says of them follows
+	link6       = 7 // the word whose upper half is the line it goes on in
+	codeShift6  = 24
+	refMask6    = 1<<codeShift6 - 1
+	secondHalf6 = 0xff // no class
+	turns6      = 3    // places of a class in its word of net6
+	spareLines6 = 256
+)
+
+// need6 is what the parts for IPv6 are sized by.
+type need6 struct {
+	slots6 int // at most, over all lines
+	keys6  int // pairs of first 32 bits and class
+	short6 int // prefixes shorter than /32
+}
+
+// count6 walks the list once.
+func count6(sorted []item) (n need6) {
+	var last [4]byte
+	var seen uint32 // classes
+	for i := range sorted {
+		a, length := sorted[i].prefix.Addr().As16(), sorted[i].prefix.Bits()
+		copies := 1 << (-length & 3)
+		n.slots6 += copies
+		if length > 64 {
+			n.slots6 += copies
+		}
+		if first := [4]byte(a[:4]); first != last {
+			last, seen = first, 0
+		}
+		switch class := uint32(1) << ((128 - length) / 4); {
+		case length <= 28:
+			n.short6 += copies
+		case length < 32:
+			n.keys6 += copies
+		case seen&class == 0:
+			n.keys6++
+			seen |= class
+		}
+	}
+	return n
+}
+
+// size6 makes the parts for IPv6. Half of the slots are in use, so that one line in twenty goes on in another, and a quarter
+// as many words say which classes there are: one source in twenty looks for one in vain.
+func (t *table) size6(n need6, try int) {
+	t.usedLines6 = (n.slots6*2/slots6 + 2*spareLines6) << try
+	t.set.NumLines6, t.set.NumShort6 = uint32(t.usedLines6), uint32(min(t.usedLines6, (n.short6+64)<<try))
+	t.set.NumNet6 = uint32(256 + n.keys6/4)
+	t.lines6 = make([]uint64, t.usedLines6*lineWords)
+	t.net6 = make([]uint64, t.set.NumNet6)
+}
 
 // prefix6 is a prefix of a length that is a multiple of four.
 type prefix6 struct {
@@ -22,21 +77,27 @@ func (p prefix6) netip() netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom16(b), p.bits)
 }
 
+// class numbers the lengths: 0 is /128, 31 is /4.
+func (p prefix6) class() int { return (128 - p.bits) / 4 }
+
+// code marks the slot of a prefix.
+func (p prefix6) code() uint32 { return uint32(p.class() + 1) }
+
 // copies6 yields the prefixes of the next length class that together are the prefix; none of ::/0.
 func copies6(prefix netip.Prefix) func(yield func(prefix6) bool) {
 	b := prefix.Addr().As16()
 	hi, lo := binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
-	bits := (prefix.Bits() + 3) &^ 3
+	length := (prefix.Bits() + 3) &^ 3
 	return func(yield func(prefix6) bool) {
-		if bits == 0 {
+		if length == 0 {
 			return
 		}
-		for i := range uint64(1) << (bits - prefix.Bits()) {
-			p := prefix6{hi, lo, bits}
-			if bits > 64 {
-				p.lo |= i << (128 - bits)
+		for i := range uint64(1) << (length - prefix.Bits()) {
+			p := prefix6{hi, lo, length}
+			if length > 64 {
+				p.lo |= i << (128 - length)
 			} else {
-				p.hi |= i << (64 - bits)
+				p.hi |= i << (64 - length)
 			}
 			if !yield(p) {
 				return
@@ -129,80 +190,148 @@ func (t *table) updateCopy6(sources *bart.Table[source], p prefix6) error {
 
 func (t *table) setRest6(ref uint32) { t.change(&t.control[1], withHalf(t.control[1], 1, ref)) }
 
-// find6 returns the slot of a prefix and its record, or nil.
-func (t *table) find6(p prefix6, head int, tag uint64) (slot *uint64, record []uint64) {
-	for line := range chain(t.lines6, head) {
-		for i, entry := range line {
-			if entry>>32 != tag || uint32(entry) == 0 {
-				continue
-			}
-			r := t.records6[int(uint32(entry))*4:][:4]
-			if r[0] == p.hi && r[1] == p.lo && int(r[2]>>32) == p.bits {
-				return &line[i], r
+// find6 returns the line that a prefix is in and its slot there, or nil.
+func (t *table) find6(p prefix6) (line []uint64, slot int) {
+	code := p.code()
+	for line := range t.chain6(t.head6(p)) {
+		for i := range slots6 {
+			if meta6(line, i)>>codeShift6 == code && line[i] == p.hi && (p.bits <= 64 || line[i+1] == p.lo) {
+				return line, i
 			}
 		}
 	}
-	return nil, nil
+	return nil, 0
 }
 
-func (t *table) place6(p prefix6) (head int, tag uint64) {
-	hash := hash6(t.set.Seed6, p.hi, p.lo, p.bits)
-	return int(scale(uint32(hash>>32), t.set.NumLines6)), hash & 0xffffffff
+// head6 is the line that the chain of a prefix begins with.
+func (t *table) head6(p prefix6) int {
+	heads := t.set.NumLines6
+	if p.bits < 32 {
+		heads = t.set.NumShort6
+	}
+	return int(scale(uint32(hash6(t.set.Seed6, p.hi, p.lo, p.class())>>32), heads))
 }
 
-// put6 writes the verdict of a prefix: the record, then the slot that leads to it, then the bit of its class.
+// chain6 yields the lines of a chain, whole.
+func (t *table) chain6(head int) func(yield func([]uint64) bool) {
+	return func(yield func([]uint64) bool) {
+		for at := head; ; {
+			line := t.lines6[at*lineWords:][:lineWords]
+			if at = int(line[link6] >> 32); !yield(line) || at == 0 {
+				return
+			}
+		}
+	}
+}
+
+// meta6 is what a line says of a slot: {code 8 | verdict 24}; 0: it is free.
+func meta6(line []uint64, slot int) uint32 { return uint32(line[slots6+slot/2] >> (slot & 1 * 32)) }
+
+func (t *table) setMeta6(line []uint64, slot int, meta uint32) {
+	word := &line[slots6+slot/2]
+	t.change(word, withHalf(*word, slot, meta))
+}
+
+// put6 writes the verdict of a prefix: its halves, then what says that they are there, then the bits of its class.
 func (t *table) put6(p prefix6, ref uint32) error {
-	head, tag := t.place6(p)
-	meta := uint64(p.bits)<<32 | uint64(ref)
-	if _, record := t.find6(p, head, tag); record != nil {
-		if record[2] != meta {
-			t.change(&record[2], meta)
+	line, slot := t.find6(p)
+	if line == nil {
+		var err error
+		if line, slot, err = t.free6(p); err != nil {
+			return err
 		}
-		return nil
+		store(&line[slot], p.hi)
+		if p.bits > 64 {
+			store(&line[slot+1], p.lo)
+			t.setMeta6(line, slot+1, secondHalf6<<codeShift6)
+		}
 	}
-	r := t.usedRecords6
-	if err := t.room(&t.records6, (r+1)*4); err != nil {
-		return err
+	if meta := p.code()<<codeShift6 | ref; meta6(line, slot) != meta {
+		t.setMeta6(line, slot, meta)
 	}
-	slot, err := t.free(&t.lines6, &t.usedLines6, head)
-	if err != nil {
-		return err
-	}
-	t.usedRecords6++
-	for i, word := range [3]uint64{p.hi, p.lo, meta} {
-		store(&t.records6[r*4+i], word)
-	}
-	t.change(slot, tag<<32|uint64(r))
 	t.setClass6(p)
 	return nil
 }
 
-func (t *table) setClass6(p prefix6) {
-	bit := uint64(1) << ((128 - p.bits) / 4)
-	word := &t.control[1]
-	if p.bits >= 32 {
-		at := scale(mix(uint32(p.hi>>32)^t.set.Seed4), t.set.NumNet6)
-		word = &t.net6[at/2]
-		bit <<= at & 1 * 32
+// free6 returns where in its chain there is room for a prefix, and makes the chain longer if there is none.
+func (t *table) free6(p prefix6) (line []uint64, slot int, err error) {
+	hops := 0
+	for line = range t.chain6(t.head6(p)) {
+		if slot = freeIn6(line, p.bits > 64); slot >= 0 {
+			return line, slot, nil
+		}
+		hops++
 	}
-	if *word&bit == 0 {
-		t.change(word, *word|bit)
+	next := t.usedLines6
+	if hops == lineHops {
+		return nil, 0, errGrow
+	}
+	head := t.head6(p)
+	if err := t.room(&t.lines6, (next+1)*lineWords); err != nil {
+		return nil, 0, err
+	}
+	for line = range t.chain6(head) { // where it is now
+		continue
+	}
+	t.usedLines6++
+	store(&line[link6], withHalf(line[link6], 1, uint32(next))) // an empty line says nothing
+	line = t.lines6[next*lineWords:][:lineWords]
+	return line, freeIn6(line, p.bits > 64), nil
+}
+
+// freeIn6 returns a free slot of a line, of two the first, or -1. They fill up from both ends.
+func freeIn6(line []uint64, wide bool) int {
+	if wide {
+		for i := range slots6 - 1 {
+			if meta6(line, i) == 0 && meta6(line, i+1) == 0 {
+				return i
+			}
+		}
+		return -1
+	}
+	for i := slots6 - 1; i >= 0; i-- {
+		if meta6(line, i) == 0 {
+			return i
+		}
+	}
+	return -1
+}
+
+// setClass6 makes packets look for prefixes of a class where this one is.
+func (t *table) setClass6(p prefix6) {
+	if p.bits >= 32 {
+		word, bits := t.classes6(p)
+		if *word&bits != bits {
+			t.change(word, *word|bits)
+		}
+	}
+	if used := &t.control[1]; *used>>p.class()&1 == 0 {
+		t.change(used, *used|1<<p.class())
 	}
 }
 
-// delete6 takes the slot away; the bit of the class stays, since others may need it.
+// classes6 returns the word of net6 for a prefix, and the bits in it that stand for its class.
+func (t *table) classes6(p prefix6) (word *uint64, mask uint64) {
+	hash := hash6(t.set.Seed6, p.hi>>32, 0, 0)
+	for turn := range turns6 {
+		mask |= bits.RotateLeft64(1<<p.class(), int(hash>>(6*turn)&63))
+	}
+	return &t.net6[scale(uint32(hash>>32), t.set.NumNet6)], mask
+}
+
+// delete6 leaves the prefix in its slot, without a verdict, so that no packet finds it to be another; the bits of
+// the class stay, since others may need them.
 func (t *table) delete6(p prefix6) {
-	head, tag := t.place6(p)
-	if slot, _ := t.find6(p, head, tag); slot != nil {
-		t.change(slot, 0)
+	if line, slot := t.find6(p); line != nil && meta6(line, slot)&refMask6 != 0 {
+		t.setMeta6(line, slot, p.code()<<codeShift6)
 	}
 }
 
 // hash6 is list_hash6 of bpf/lists.h.
-func hash6(seed, hi, lo uint64, bits int) uint64 {
+func hash6(seed, hi, lo uint64, class int) uint64 {
 	x := (hi ^ seed) * 0x9e3779b97f4a7c15
 	x ^= x >> 32
-	x = (x^lo)*0xd6e8feb86659fd93 + uint64(bits)
+	x = (x^lo)*0xd6e8feb86659fd93 + uint64(class)
 	x ^= x >> 32
 	x *= 0xd6e8feb86659fd93
 	return x ^ x>>32
