@@ -44,6 +44,9 @@ volatile const struct go_types {
 volatile struct knobs knob_sets[2] = {};
 volatile __u32 active_knobs = 0;
 
+/* list_set.slot → low: length classes of IPv6 in use; high: verdict of ::/0. */
+volatile __u64 list_known6[2] = {};
+
 volatile __u64 replay_now SEC(".data.replay") = 0;
 struct event replay_verdict SEC(".data.replay") = {};
 

@@ -497,6 +497,7 @@ const (
 	bpfVarFrags            = "frags"
 	bpfVarGoTypes          = "go_types"
 	bpfVarKnobSets         = "knob_sets"
+	bpfVarListKnown6       = "list_known6"
 	bpfVarMeterSeeds       = "meter_seeds"
 	bpfVarReplay           = "replay"
 	bpfVarReplayNow        = "replay_now"
@@ -573,6 +574,7 @@ type bpfVariableSpecs struct {
 	Frags         *ebpf.VariableSpec `ebpf:"frags"`
 	GoTypes       *ebpf.VariableSpec `ebpf:"go_types"`
 	KnobSets      *ebpf.VariableSpec `ebpf:"knob_sets"`
+	ListKnown6    *ebpf.VariableSpec `ebpf:"list_known6"`
 	MeterSeeds    *ebpf.VariableSpec `ebpf:"meter_seeds"`
 	Replay        *ebpf.VariableSpec `ebpf:"replay"`
 	ReplayNow     *ebpf.VariableSpec `ebpf:"replay_now"`
@@ -635,6 +637,7 @@ type bpfVariables struct {
 	Frags         *ebpf.Variable `ebpf:"frags"`
 	GoTypes       *ebpf.Variable `ebpf:"go_types"`
 	KnobSets      *ebpf.Variable `ebpf:"knob_sets"`
+	ListKnown6    *ebpf.Variable `ebpf:"list_known6"`
 	MeterSeeds    *ebpf.Variable `ebpf:"meter_seeds"`
 	Replay        *ebpf.Variable `ebpf:"replay"`
 	ReplayNow     *ebpf.Variable `ebpf:"replay_now"`

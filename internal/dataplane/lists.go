@@ -244,10 +244,27 @@ func (p *Plane) undo(before []edit) error {
 	return errors.Join(errs...)
 }
 
+// setKnown6 tells the packet path what it needs of the table in a slot before it asks it.
+func (p *Plane) setKnown6(slot uint32, known uint64) error {
+	var both [2]uint64
+	if err := p.objs.ListKnown6.Get(&both); err != nil {
+		return fmt.Errorf("read the classes of IPv6 prefixes: %w", err)
+	}
+	both[slot] = known
+	if err := p.objs.ListKnown6.Set(&both); err != nil {
+		return fmt.Errorf("write the classes of IPv6 prefixes: %w", err)
+	}
+	return nil
+}
+
 func (p *Plane) swap(t *table, next *bart.Table[source]) error {
 	old := p.lists
 	if old != nil {
 		t.set.Slot = old.set.Slot ^ 1
+	}
+	t.tellKnown6 = func(known uint64) error { return p.setKnown6(t.set.Slot, known) }
+	if err := t.tellKnown6(t.known6); err != nil {
+		return err
 	}
 	if err := p.objs.Lists.Put(t.set.Slot, t.m); err != nil {
 		return err

@@ -42,6 +42,9 @@ type table struct {
 	// Units in use: lines, leaves of 32 lines, verdicts of half a line.
 	usedLines4, usedLeaves4, usedVerdicts, usedLines6 int
 
+	known6     uint64 // list_known6
+	tellKnown6 func(known uint64) error
+
 	small   bool // net4 is folded, and there is no short4
 	refs    map[source]uint32
 	removed int // prefixes since it was built

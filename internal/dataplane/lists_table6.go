@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"net/netip"
+	"sync/atomic"
 
 	"github.com/gaissmai/bart"
 )
@@ -127,7 +128,7 @@ func (t *table) build6(sorted []item) error {
 			return err
 		}
 		if prefix.Bits() == 0 {
-			t.setRest6(ref)
+			t.known6 = withHalf(t.known6, 1, ref)
 		}
 		for p := range copies6(prefix) {
 			if err := t.put6(p, ref); err != nil {
@@ -160,7 +161,9 @@ func (t *table) update6(sources *bart.Table[source], prefix netip.Prefix) error 
 		if err != nil {
 			return err
 		}
-		t.setRest6(ref)
+		if err := t.setKnown6(withHalf(t.known6, 1, ref)); err != nil {
+			return err
+		}
 	}
 	for p := range affected {
 		if err := t.updateCopy6(sources, p); err != nil {
@@ -188,7 +191,21 @@ func (t *table) updateCopy6(sources *bart.Table[source], p prefix6) error {
 	return t.put6(p, ref)
 }
 
-func (t *table) setRest6(ref uint32) { t.change(&t.control[1], withHalf(t.control[1], 1, ref)) }
+// setKnown6 writes the classes in use, and the verdict of ::/0.
+func (t *table) setKnown6(known uint64) error {
+	if t.known6 == known {
+		return nil
+	}
+	t.known6 = known
+	if t.m == nil {
+		return nil
+	}
+	if err := t.tellKnown6(known); err != nil {
+		return err
+	}
+	atomic.AddUint64(&t.control[0], 1)
+	return nil
+}
 
 // find6 returns the line that a prefix is in and its slot there, or nil.
 func (t *table) find6(p prefix6) (line []uint64, slot int) {
@@ -249,8 +266,7 @@ func (t *table) put6(p prefix6, ref uint32) error {
 	if meta := p.code()<<codeShift6 | ref; meta6(line, slot) != meta {
 		t.setMeta6(line, slot, meta)
 	}
-	t.setClass6(p)
-	return nil
+	return t.setClass6(p)
 }
 
 // free6 returns where in its chain there is room for a prefix, and makes the chain longer if there is none.
@@ -298,16 +314,14 @@ func freeIn6(line []uint64, wide bool) int {
 }
 
 // setClass6 makes packets look for prefixes of a class where this one is.
-func (t *table) setClass6(p prefix6) {
+func (t *table) setClass6(p prefix6) error {
 	if p.bits >= 32 {
 		word, bits := t.classes6(p)
 		if *word&bits != bits {
 			t.change(word, *word|bits)
 		}
 	}
-	if used := &t.control[1]; *used>>p.class()&1 == 0 {
-		t.change(used, *used|1<<p.class())
-	}
+	return t.setKnown6(t.known6 | 1<<p.class())
 }
 
 // classes6 returns the word of net6 for a prefix, and the bits in it that stand for its class.
