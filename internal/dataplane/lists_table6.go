@@ -18,7 +18,7 @@ const (
 	refMask6    = 1<<codeShift6 - 1
 	secondHalf6 = 0xff // no class
 	turns6      = 3    // places of a class in its word of net6
-	spareLines6 = 256
+	spareLines6 = 192
 )
 
 // need6 is what the parts for IPv6 are sized by.
@@ -208,9 +208,9 @@ func (t *table) setKnown6(known uint64) error {
 }
 
 // find6 returns the line that a prefix is in and its slot there, or nil.
-func (t *table) find6(p prefix6) (line []uint64, slot int) {
+func (t *table) find6(p prefix6, head int) (line []uint64, slot int) {
 	code := p.code()
-	for line := range t.chain6(t.head6(p)) {
+	for line := range t.chain6(head) {
 		for i := range slots6 {
 			if meta6(line, i)>>codeShift6 == code && line[i] == p.hi && (p.bits <= 64 || line[i+1] == p.lo) {
 				return line, i
@@ -251,10 +251,11 @@ func (t *table) setMeta6(line []uint64, slot int, meta uint32) {
 
 // put6 writes the verdict of a prefix: its halves, then what says that they are there, then the bits of its class.
 func (t *table) put6(p prefix6, ref uint32) error {
-	line, slot := t.find6(p)
+	head := t.head6(p)
+	line, slot := t.find6(p, head)
 	if line == nil {
 		var err error
-		if line, slot, err = t.free6(p); err != nil {
+		if line, slot, err = t.free6(p, head); err != nil {
 			return err
 		}
 		store(&line[slot], p.hi)
@@ -270,9 +271,9 @@ func (t *table) put6(p prefix6, ref uint32) error {
 }
 
 // free6 returns where in its chain there is room for a prefix, and makes the chain longer if there is none.
-func (t *table) free6(p prefix6) (line []uint64, slot int, err error) {
+func (t *table) free6(p prefix6, head int) (line []uint64, slot int, err error) {
 	hops := 0
-	for line = range t.chain6(t.head6(p)) {
+	for line = range t.chain6(head) {
 		if slot = freeIn6(line, p.bits > 64); slot >= 0 {
 			return line, slot, nil
 		}
@@ -282,7 +283,6 @@ func (t *table) free6(p prefix6) (line []uint64, slot int, err error) {
 	if hops == lineHops {
 		return nil, 0, errGrow
 	}
-	head := t.head6(p)
 	if err := t.room(&t.lines6, (next+1)*lineWords); err != nil {
 		return nil, 0, err
 	}
@@ -336,7 +336,7 @@ func (t *table) classes6(p prefix6) (word *uint64, mask uint64) {
 // delete6 leaves the prefix in its slot, without a verdict, so that no packet finds it to be another; the bits of
 // the class stay, since others may need them.
 func (t *table) delete6(p prefix6) {
-	if line, slot := t.find6(p); line != nil && meta6(line, slot)&refMask6 != 0 {
+	if line, slot := t.find6(p, t.head6(p)); line != nil && meta6(line, slot)&refMask6 != 0 {
 		t.setMeta6(line, slot, p.code()<<codeShift6)
 	}
 }
