@@ -328,8 +328,11 @@ func (r *peerRun) background(ready func() bool, name string, args ...string) err
 	if err := c.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", name, err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- c.Wait(); close(ended) }()
+	ended := make(chan struct{})
+	go func() {
+		_ = c.Wait() // how it ended stays in c.ProcessState
+		close(ended)
+	}()
 	r.later(func() error {
 		_ = c.Process.Signal(os.Interrupt) // it may have ended by itself
 		select {
@@ -344,8 +347,8 @@ func (r *peerRun) background(ready func() bool, name string, args ...string) err
 		select {
 		case <-r.ctx.Done():
 			return r.ctx.Err()
-		case err := <-ended:
-			return fmt.Errorf("%s ended before it filtered: %w: %s", name, err, firstLine(said.String()))
+		case <-ended:
+			return fmt.Errorf("%s ended before it filtered: %v: %s", name, c.ProcessState, firstLine(said.String()))
 		case <-time.After(20 * time.Millisecond):
 		}
 		if time.Since(start) > patience {
