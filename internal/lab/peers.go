@@ -33,7 +33,7 @@ type PeerSizes struct {
 
 // DefaultPeerSizes end within 50 s.
 func DefaultPeerSizes() PeerSizes {
-	return PeerSizes{Rounds: 5, Duration: 500 * time.Millisecond, Prefixes: 1, Sources: 8192}
+	return PeerSizes{Rounds: 5, Duration: 450 * time.Millisecond, Prefixes: 1, Sources: 8192}
 }
 
 // MaxPeerPrefixes and MaxPeerSources are the most that may be blocked, and flood: the
