@@ -45,7 +45,7 @@ func quickBenchSizes() benchSizes {
 	return benchSizes{
 		engine.BenchSizes{Rounds: 1, Packets: 2000, Prefixes: 2000},
 		engine.ScaleSizes{Rounds: 1, Packets: 2000, Prefixes: []int{10, 1000}, Signatures: []int{1, 64}, Sources: []int{1, 1000}},
-		lab.PeerSizes{Rounds: 1, Duration: 50 * time.Millisecond, Sources: 1000},
+		lab.PeerSizes{Rounds: 1, Duration: 100 * time.Millisecond, Sources: 1000},
 		[]int{1, 100},
 	}
 }

@@ -309,13 +309,14 @@ func (r *peerRun) watchFlood(ctx context.Context, g *dataplane.Generator, d time
 	return r.add(before, after)
 }
 
-// warmUp waits for d, and until a filter that limits has had what it lets through of each source at the
-// start: it is to be measured as in the attack's second second. It does not wait for a starved machine for ever.
+// warmUp waits for d, until the flood arrives, and until a filter that limits has had what it lets through of
+// each source at the start: it is to be measured as in the attack's second second. It does not wait for a
+// starved machine for ever.
 func (r *peerRun) warmUp(ctx context.Context, d time.Duration) error {
 	const patience = 3 * time.Second
-	due := uint64(r.entitled(0)) + uint64(r.sources)
-	if r.filter.rate == 0 {
-		due = 0
+	due := uint64(1) // or the flood has not begun
+	if r.filter.rate > 0 {
+		due = uint64(r.entitled(0)) + uint64(r.sources)
 	}
 	before, err := r.net.VictimEnd.Stats()
 	for start := time.Now(); err == nil && ctx.Err() == nil && time.Since(start) < patience; {
