@@ -133,21 +133,22 @@ func (l *Link) SetGRO(on bool) error {
 }
 
 // Stats reads the interface's counters.
-func (l *Link) Stats() (LinkStats, error) {
-	var s LinkStats
-	err := l.Namespace.Do(func() error {
-		dev, err := netlink.LinkByIndex(l.Index)
-		if err != nil {
-			return fmt.Errorf("read counters of %s: %w", l.Name, err)
-		}
-		k := dev.Attrs().Statistics
-		if k == nil {
-			return fmt.Errorf("read counters of %s: the kernel gave none", l.Name)
-		}
-		s = LinkStats{k.RxPackets, k.RxBytes, k.RxDropped, k.TxPackets, k.TxBytes, k.TxDropped}
-		return nil
-	})
+func (l *Link) Stats() (s LinkStats, err error) {
+	err = l.Namespace.Do(func() error { s, err = l.stats(); return err })
 	return s, err
+}
+
+// stats is Stats in a thread of the interface's namespace.
+func (l *Link) stats() (LinkStats, error) {
+	dev, err := netlink.LinkByIndex(l.Index)
+	if err != nil {
+		return LinkStats{}, fmt.Errorf("read counters of %s: %w", l.Name, err)
+	}
+	k := dev.Attrs().Statistics
+	if k == nil {
+		return LinkStats{}, fmt.Errorf("read counters of %s: the kernel gave none", l.Name)
+	}
+	return LinkStats{k.RxPackets, k.RxBytes, k.RxDropped, k.TxPackets, k.TxBytes, k.TxDropped}, nil
 }
 
 // setGRO is `ethtool -K NAME gro on|off` in the namespace of the calling thread.

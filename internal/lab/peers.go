@@ -345,23 +345,30 @@ type peerSight struct {
 	thread           uint64 // ns that the filtering thread ran
 }
 
+// look reads all counters in one thread that nothing holds up: they are compared with each other.
 func (n *Net) look(g *dataplane.Generator) (p peerSight, err error) {
-	p.at = time.Now()
-	if p.sent, err = g.Sent(); err != nil {
-		return p, err
-	}
-	stats, err := n.VictimEnd.Stats()
-	if err != nil {
-		return p, err
-	}
-	p.received = stats.RxPackets
-	if err := n.Victim.Do(func() (err error) { p.stack, err = strayDatagrams(); return err }); err != nil {
-		return p, err
-	}
-	if p.busy, p.busyOrIdle, err = coreTicks(victimCPU); err != nil {
-		return p, err
-	}
-	p.thread, err = n.VictimEnd.napiTime()
+	err = n.Victim.Do(func() error {
+		if err := realTime(generatorCPU); err != nil {
+			return err
+		}
+		p.at = time.Now()
+		if p.sent, err = g.Sent(); err != nil {
+			return err
+		}
+		stats, err := n.VictimEnd.stats()
+		if err != nil {
+			return err
+		}
+		p.received = stats.RxPackets
+		if p.stack, err = strayDatagrams(); err != nil {
+			return err
+		}
+		if p.busy, p.busyOrIdle, err = coreTicks(victimCPU); err != nil {
+			return err
+		}
+		p.thread, err = n.VictimEnd.napiTime()
+		return err
+	})
 	return p, err
 }
 
