@@ -33,9 +33,9 @@ volatile const struct go_types {
 	enum field field;
 	enum wide_field wide_field;
 	enum action action;
-	enum list_cell list_cell;
 	enum list_ref list_ref;
 	enum list_code list_code;
+	enum list_kind list_kind;
 	struct meter_line meter_line;
 	struct source_value source_value;
 } go_types = {};
@@ -46,6 +46,9 @@ volatile __u32 active_knobs = 0;
 
 /* list_set.slot → low: length classes of IPv6 in use; high: verdict of ::/0. */
 volatile __u64 list_known6[2] = {};
+
+/* Counted up with every change to the lists in place. */
+volatile __u64 list_version = 0;
 
 volatile __u64 replay_now SEC(".data.replay") = 0;
 struct event replay_verdict SEC(".data.replay") = {};

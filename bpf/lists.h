@@ -3,12 +3,13 @@
  * The look-up of a source in the lists, by longest prefix, at a cost that does not
  * grow with them. The tables, all in one map, in lines of 64 bytes:
  *
- *   control   w[0] version, counted up with every change in place
- *   net4      two bits for every /24 (enum list_cell); in a short list folded by
- *             net4_mask, where CELL_CLOSER stands for all that share the bits
+ *   net4      a bit for every /24: prefixes in or around it may know it. Folded by net4_mask to
+ *             a size that suits the list, so that it stays in the cache
  *   short4    u32 for every /20: verdict of the /20 and of what covers it
- *   lines4    hashed by /24; seven slots {address 32 | code 4 | shift 4 | verdict 24}: prefixes of
- *             /24 to /32, the longest one that matches counts. w[7]: line it goes on in
+ *   lines4    hashed by /24; fifteen slots of 32 bits {tag 17 | host 8 | length 4 | kind 3}:
+ *             prefixes of /24 to /32, the longest one that matches counts. The tag and the line
+ *             are all of the /24, permuted. The sixteenth u32: line it goes on in
+ *   refs4     u32 for every slot of lines4: verdict of KIND_REF, or number of the leaf
  *   leaves4   u32 for every address of a /24 with many prefixes
  *   verdicts  struct source_value, two a line, what a verdict's number means
  *   net6      a word for a hash of the first 32 bits; the length classes in use behind them are
@@ -19,9 +20,9 @@
  *             of them the line it goes on in. Whose verdict is 0 was removed
  *
  * IPv6 prefixes are in classes of every fourth length (class 0: /128, 31: /4); those
- * between are expanded to the next. What user space changes for one entry is a single store of
- * 8 bytes for each address. `version` tells a reader that two or more of them
- * may have passed it by.
+ * between are expanded to the next. What user space changes for one entry is a single store
+ * for each address. list_version tells a reader that two or more of them may have
+ * passed it by.
  */
 #ifndef LISTS_H
 #define LISTS_H
@@ -39,6 +40,13 @@
 #define LIST6_SHORT 0xfe000000 /* classes that net6 says nothing of */
 #define LIST6_AT_ONCE 2 /* classes that one call asks for */
 #define LIST6_CALLS 16
+/* A slot of lines4. */
+#define LIST4_SLOTS 15
+#define LIST4_LENGTH_SHIFT 3
+#define LIST4_REST_MASK 0x7f /* what is not key */
+#define LIST4_HOST_SHIFT 7
+#define LIST4_TAG_SHIFT 15
+#define LIST4_RANGE 0x10000ULL /* keys in a prefix, times 2^length */
 
 static __always_inline struct list_line *list_line(void *table, __u32 line)
 {
@@ -59,24 +67,6 @@ static __always_inline __u32 list_mix(__u32 x)
 static __always_inline __u32 list_scale(__u32 hash, __u32 n)
 {
 	return ((__u64)hash * n) >> 32;
-}
-
-/*
- * list_longer returns the better match of `best` and a slot, as the slot's lower
- * half. Without a branch, which neither the verifier nor the CPU's predictor has to follow.
- */
-static __always_inline __u64 list_longer(__u64 slot, __u32 addr, __u64 best)
-{
-	__u64 differs = ((__u32)(slot >> 32) ^ addr) >> ((slot >> 24) & 15);
-	__u64 match, better;
-
-	barrier_var(differs);
-	match = (differs - 1) >> 63; /* 1 or 0 */
-	barrier_var(match);
-	slot = (__u32)slot * match;
-	better = (best - slot) >> 63;
-	barrier_var(better);
-	return best + (slot - best) * better;
 }
 
 /* list_half returns the u32 at `index` of a table. */
@@ -117,42 +107,98 @@ static __always_inline bool list_query(struct list_query *q, __u32 outer)
 	return q->table;
 }
 
-static __always_inline __u32 list_cell4(void *table, const struct list_set *set, __u32 addr)
+/* list_near4 reports whether the lists may know the address. */
+static __always_inline bool list_near4(const struct list_query *q, __u32 addr)
 {
-	struct list_line *line = list_line(table, set->net4 + ((addr >> 16) & set->net4_mask));
+	__u32 bit = (addr >> 8) & q->set->net4_mask;
+	struct list_line *line = list_line(q->table, q->set->net4 + (bit >> 9));
 
-	if (!line)
-		return CELL_NOTHING;
-	return (line->w[(addr >> 13) & 7] >> ((addr >> 7) & 62)) & 3;
+	return line && line->w[(bit >> 6) & 7] >> (bit & 63) & 1;
+}
+
+/* list_permute4 spreads a /24 over 24 bits; no two /24s give the same. */
+static __always_inline __u32 list_permute4(__u32 net, __u32 seed)
+{
+	net = (net ^ seed ^ net >> 12) & 0xffffff;
+	net = net * 0x6f4a95 & 0xffffff;
+	net ^= net >> 11 ^ seed >> 24;
+	net = net * 0xb5297d & 0xffffff;
+	return net ^ net >> 13;
+}
+
+/* list_mask returns all bits if the number is negative, else none; a compiler that saw through it would branch. */
+static __always_inline __u64 list_mask(__s64 x)
+{
+	barrier_var(x);
+	x >>= 63;
+	barrier_var(x);
+	return x;
 }
 
 /*
- * list_closer4 returns the verdict on an address whose /24 is CELL_CLOSER. Inline: a call and
+ * list_match4 returns {length 4 | kind 3 | number 4} of a slot that holds a prefix of the key's address,
+ * else 0. A prefix is a range of keys. Without a branch, which neither the verifier nor the CPU's
+ * predictor has to follow.
+ */
+static __always_inline __u64 list_match4(const __u32 *slots, __u32 number, __u32 key)
+{
+	__u64 slot = slots[number];
+	__u64 behind = (__u32)(key - slot);
+	__u64 keys = LIST4_RANGE >> (slot >> LIST4_LENGTH_SHIFT & 15);
+
+	return ((slot & LIST4_REST_MASK) << 4 | number) & list_mask(behind - keys);
+}
+
+static __always_inline __u64 list_longer4(__u64 a, __u64 b)
+{
+	return a - ((a - b) & list_mask(a - b));
+}
+
+/* list_scan4 returns the longest match of a line. In pairs, so that the CPU can do them side by side. */
+static __always_inline __u64 list_scan4(const __u32 *slots, __u32 key)
+{
+	__u64 best[4] = {};
+
+#pragma unroll
+	for (__u32 i = 0; i < LIST4_SLOTS; i++)
+		best[i & 3] = list_longer4(best[i & 3], list_match4(slots, i, key));
+	return list_longer4(list_longer4(best[0], best[1]), list_longer4(best[2], best[3]));
+}
+
+/*
+ * list_closer4 returns the verdict on an address that is near a prefix. Inline: a call and
  * its return cost 5 ns where returns are guarded against speculation.
  */
 static __always_inline __u32 list_closer4(const struct list_query *q, __u32 addr)
 {
-	__u32 at = list_scale(list_mix((addr >> 8) ^ q->set->seed4), q->set->num_lines4);
-	__u64 best = 0;
+	__u32 net = list_permute4(addr >> 8, q->set->seed4);
+	__u32 key = net << LIST4_TAG_SHIFT | (addr & 255) << LIST4_HOST_SHIFT | LIST4_REST_MASK;
+	__u32 at = (__u64)net * q->set->num_lines4 >> 24;
+	__u64 best = 0; /* {length 4 | kind 3 | where the slot is 32} */
+	__u32 kind, ref;
 
 	for (int i = 0; i < LIST_HOPS; i++) {
 		struct list_line *line = list_line(q->table, q->set->lines4 + at);
+		__u64 match;
 
 		if (!line)
 			break;
-#pragma unroll
-		for (int j = 0; j < 7; j++)
-			best = list_longer(line->w[j], addr, best);
-		at = line->w[7];
+		match = list_scan4((const __u32 *)line->w, key);
+		match = match >> 4 << 32 | at << 4 | (match & LIST4_SLOTS);
+		best = list_longer4(best, match);
+		at = line->w[7] >> 32;
 		if (!at)
 			break;
 	}
-	if ((__u32)best >> 28 == CODE_LEAF)
-		return list_half(q->table, q->set->leaves4,
-				 ((__u32)best & LIST_REF_MASK) << 8 | (addr & 255));
-	if (!best && q->set->short4)
-		return list_half(q->table, q->set->short4, addr >> 12);
-	return best & LIST_REF_MASK;
+	if (!(best >> (32 + LIST4_LENGTH_SHIFT)))
+		return q->set->short4 ? list_half(q->table, q->set->short4, addr >> 12) : REF_NONE;
+	kind = best >> 32 & 7;
+	if (kind < KIND_REF)
+		return kind;
+	ref = list_half(q->table, q->set->refs4, best);
+	if (kind == KIND_LEAF)
+		return list_half(q->table, q->set->leaves4, ref << 8 | (addr & 255));
+	return ref;
 }
 
 /* list_hash6: the upper half chooses a line or word. */
@@ -345,17 +391,14 @@ static __always_inline __u32 list_find6(const struct list_query *q, __u32 outer)
 /* list_find returns the verdict on an address that needs more than net4. */
 static __always_inline __u32 list_find(const struct list_query *q, __u32 outer)
 {
-	struct list_line *control = list_line(q->table, 0);
 	__u32 ref = REF_NONE;
 
-	if (!control)
-		return REF_NONE;
 	for (int i = 0; i < LIST_RETRIES; i++) {
-		__u64 version = control->w[0];
+		__u64 version = list_version;
 
 		ref = q->family == 4 ? list_closer4(q, bpf_ntohl(q->addr->w[0]))
 				     : list_find6(q, outer);
-		if (control->w[0] == version)
+		if (list_version == version)
 			break;
 	}
 	return ref;

@@ -64,20 +64,15 @@ static __always_inline int judge(struct pkt *pkt, void *table, const struct list
  */
 __noinline int ask(__u32 outer)
 {
-	__u32 zero = 0, cell, ref;
+	__u32 zero = 0;
 	struct pkt *pkt = bpf_map_lookup_elem(&scratch, &zero);
 	struct list_query q;
 
 	if (!pkt || !list_query(&q, outer))
 		return NEXT;
-	cell = q.family == 4 ? list_cell4(q.table, q.set, bpf_ntohl(q.addr->w[0])) : CELL_CLOSER;
-	if (cell == CELL_NOTHING)
+	if (q.family == 4 && !list_near4(&q, bpf_ntohl(q.addr->w[0])))
 		return NEXT;
-	if (cell == CELL_CLOSER)
-		ref = list_find(&q, outer);
-	else
-		ref = cell == CELL_BLOCKED ? REF_BLOCKED : REF_ALLOWED;
-	return judge(pkt, q.table, q.set, ref);
+	return judge(pkt, q.table, q.set, list_find(&q, outer));
 }
 
 static __always_inline int stage_acl(struct pkt *pkt)

@@ -139,14 +139,6 @@ struct limit {
 	__u64 burst; /* backlog that may build up */
 };
 
-/* What two bits of net4 say of an IPv4 /24. */
-enum list_cell {
-	CELL_NOTHING,
-	CELL_BLOCKED, /* all of it, for ever */
-	CELL_CLOSER, /* its lines know */
-	CELL_ALLOWED, /* all of it, for ever */
-};
-
 /* Verdicts that need no record; the others are indices of a source_value. */
 enum list_ref {
 	REF_NONE,
@@ -155,11 +147,16 @@ enum list_ref {
 	FIRST_REF,
 };
 
-/* How long a match the slot of an IPv4 line is: 1 is a /24, 9 a /32, a leaf knows all of its /24. */
+/* How long a match the slot of an IPv4 line is. 0: there is nothing in the slot. */
 enum list_code {
 	CODE_24 = 1,
 	CODE_32 = 9,
-	CODE_LEAF = 10,
+};
+
+/* The kind of a slot is its verdict, enum list_ref, if that needs no record. */
+enum list_kind {
+	KIND_REF = 3, /* refs4 has the verdict */
+	KIND_LEAF = 4, /* refs4 has the number of a leaf */
 };
 
 /*
@@ -171,10 +168,11 @@ struct list_set {
 	__u32 seed4;
 	__u32 slot; /* index into the outer map */
 	__u32 net4;
-	__u32 net4_mask; /* lines - 1 */
+	__u32 net4_mask; /* bits - 1 */
 	__u32 short4; /* 0: no such table */
 	__u32 lines4;
 	__u32 num_lines4; /* that are hashed to; those for overflow come behind */
+	__u32 refs4;
 	__u32 leaves4;
 	__u32 verdicts;
 	__u32 net6;

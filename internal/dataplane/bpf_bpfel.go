@@ -127,9 +127,9 @@ type bpfGoTypes struct {
 	Field     uint32
 	WideField uint32
 	Action    uint32
-	ListCell  uint32
 	ListRef   uint32
 	ListCode  uint32
+	ListKind  uint32
 	MeterLine struct {
 		_    structs.HostLayout
 		Ways [4]struct {
@@ -159,6 +159,7 @@ type bpfKnobs struct {
 		Short4    uint32
 		Lines4    uint32
 		NumLines4 uint32
+		Refs4     uint32
 		Leaves4   uint32
 		Verdicts  uint32
 		Net6      uint32
@@ -166,6 +167,7 @@ type bpfKnobs struct {
 		Lines6    uint32
 		NumLines6 uint32
 		NumShort6 uint32
+		_         [4]byte
 	}
 	Signatures struct {
 		_     structs.HostLayout
@@ -212,21 +214,18 @@ type bpfLimit struct {
 	Burst      uint64
 }
 
-type bpfListCell uint32
-
-const (
-	bpfListCellCELL_NOTHING bpfListCell = 0
-	bpfListCellCELL_BLOCKED bpfListCell = 1
-	bpfListCellCELL_CLOSER  bpfListCell = 2
-	bpfListCellCELL_ALLOWED bpfListCell = 3
-)
-
 type bpfListCode uint32
 
 const (
-	bpfListCodeCODE_24   bpfListCode = 1
-	bpfListCodeCODE_32   bpfListCode = 9
-	bpfListCodeCODE_LEAF bpfListCode = 10
+	bpfListCodeCODE_24 bpfListCode = 1
+	bpfListCodeCODE_32 bpfListCode = 9
+)
+
+type bpfListKind uint32
+
+const (
+	bpfListKindKIND_REF  bpfListKind = 3
+	bpfListKindKIND_LEAF bpfListKind = 4
 )
 
 type bpfListRef uint32
@@ -248,6 +247,7 @@ type bpfListSet struct {
 	Short4    uint32
 	Lines4    uint32
 	NumLines4 uint32
+	Refs4     uint32
 	Leaves4   uint32
 	Verdicts  uint32
 	Net6      uint32
@@ -255,6 +255,7 @@ type bpfListSet struct {
 	Lines6    uint32
 	NumLines6 uint32
 	NumShort6 uint32
+	_         [4]byte
 }
 
 type bpfMeterLine struct {
@@ -498,6 +499,7 @@ const (
 	bpfVarGoTypes          = "go_types"
 	bpfVarKnobSets         = "knob_sets"
 	bpfVarListKnown6       = "list_known6"
+	bpfVarListVersion      = "list_version"
 	bpfVarMeterSeeds       = "meter_seeds"
 	bpfVarReplay           = "replay"
 	bpfVarReplayNow        = "replay_now"
@@ -575,6 +577,7 @@ type bpfVariableSpecs struct {
 	GoTypes       *ebpf.VariableSpec `ebpf:"go_types"`
 	KnobSets      *ebpf.VariableSpec `ebpf:"knob_sets"`
 	ListKnown6    *ebpf.VariableSpec `ebpf:"list_known6"`
+	ListVersion   *ebpf.VariableSpec `ebpf:"list_version"`
 	MeterSeeds    *ebpf.VariableSpec `ebpf:"meter_seeds"`
 	Replay        *ebpf.VariableSpec `ebpf:"replay"`
 	ReplayNow     *ebpf.VariableSpec `ebpf:"replay_now"`
@@ -638,6 +641,7 @@ type bpfVariables struct {
 	GoTypes       *ebpf.Variable `ebpf:"go_types"`
 	KnobSets      *ebpf.Variable `ebpf:"knob_sets"`
 	ListKnown6    *ebpf.Variable `ebpf:"list_known6"`
+	ListVersion   *ebpf.Variable `ebpf:"list_version"`
 	MeterSeeds    *ebpf.Variable `ebpf:"meter_seeds"`
 	Replay        *ebpf.Variable `ebpf:"replay"`
 	ReplayNow     *ebpf.Variable `ebpf:"replay_now"`

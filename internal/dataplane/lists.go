@@ -210,10 +210,10 @@ func (p *Plane) follow(grow bool) error {
 	if grow {
 		return p.rebuild()
 	}
-	if p.lists.removed > p.sources.Size()+leastGarbage {
+	if p.lists.removed > p.sources.Size()+leastGarbage || p.lists.crowded() {
 		p.lists.removed = 0
 		if err := p.rebuild(); err != nil {
-			p.log.Warn("the lists are right, but what was removed still takes room", "err", err)
+			p.log.Warn("the lists are right, but take more room or time than they need", "err", err)
 		}
 	}
 	return p.setListed(p.sources.Size() > 0)
@@ -221,6 +221,17 @@ func (p *Plane) follow(grow bool) error {
 
 // leastGarbage: fewer removed prefixes are not worth building the tables anew.
 const leastGarbage = 8192
+
+// listChanged counts the version up with which readers tell whether a change passed them by. On CPUs
+// that reorder stores, it must not pass those before and behind it.
+func (p *Plane) listChanged() {
+	p.fence.Add(1)
+	p.listVersion++
+	if err := p.objs.ListVersion.Set(p.listVersion); err != nil {
+		p.log.Error("a packet may miss a change of the lists", "err", err)
+	}
+	p.fence.Add(1)
+}
 
 func (p *Plane) setListed(on bool) error {
 	if p.knobs.Listed == toByte(on) {

@@ -140,6 +140,7 @@ func (p *Plane) sharedTable(items []item) (*table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build lists: %w", err)
 	}
+	t.changed = p.listChanged
 	return t, nil
 }
 

@@ -18,7 +18,6 @@ import (
 
 const (
 	lineWords = 8 // 64 bytes, struct list_line
-	lineSlots = 7 // the last word links to the next line
 	lineHops  = 4 // LIST_HOPS
 
 	maxLive = 1024 // prefixes changed in place in one step; more: all is built anew
@@ -37,7 +36,7 @@ type table struct {
 	m      *ebpf.Map // nil: private
 	mapped []byte
 
-	control, net4, short4, lines4, leaves4, verdicts, net6, lines6 []uint64
+	net4, short4, lines4, refs4, leaves4, verdicts, net6, lines6 []uint64
 
 	// Units in use: lines, leaves of 32 lines, verdicts of half a line.
 	usedLines4, usedLeaves4, usedVerdicts, usedLines6 int
@@ -45,7 +44,10 @@ type table struct {
 	known6     uint64 // list_known6
 	tellKnown6 func(known uint64) error
 
-	small   bool // net4 is folded, and there is no short4
+	changed func() // tells readers of a change to what they look at together
+
+	small   bool // there is no short4
+	near    int  // bits of net4 that are set
 	refs    map[source]uint32
 	removed int // prefixes since it was built
 }
@@ -54,7 +56,7 @@ type table struct {
 type need struct {
 	need6
 	slots4    int // at most, over all lines
-	cells4    int // /24s that a folded net4 has to tell apart
+	cells4    int // /24s that a prefix is in or around
 	entries4  int
 	short4    bool // a prefix of /20 or shorter
 	shortest4 int
@@ -63,9 +65,13 @@ type need struct {
 const (
 	smallEntries = 1024
 	smallCells   = 4096
-	smallNet4    = 64    // lines
-	wholeNet4    = 65536 // lines
-	noShort4     = 17    // no shorter prefix fits a folded net4
+	noShort4     = 17 // no shorter prefix fits a short list without short4
+
+	leastNet4   = 1 << 14 // bits
+	bitsPerCell = 16      // of net4: one source in 16 that no prefix is near looks closer in vain
+	perLine4    = 10      // slots in use of a line, on average: a twentieth of the lines overflow
+	leastLines4 = 128     // what of a /24 its line does not tell, the tag does
+	short4Words = 1 << 19 // a verdict for every /20
 )
 
 // buildTable lays the lists out in private memory; items are sorted.
@@ -98,11 +104,7 @@ func count(items4, items6 []item) need {
 		case bits > 20:
 			n.slots4 += 1 << (24 - bits)
 		}
-		if bits < noShort4 {
-			n.cells4 = smallCells + 1
-		} else {
-			n.cells4 += 1 << max(0, 24-bits)
-		}
+		n.cells4 += 1 << max(0, 24-bits)
 	}
 	return n
 }
@@ -110,22 +112,20 @@ func count(items4, items6 []item) need {
 func newTable(n need, try int) *table {
 	t := &table{small: n.entries4 <= smallEntries && n.cells4 <= smallCells, refs: map[source]uint32{}}
 	t.set.Seed4, t.set.Seed6 = rand.Uint32(), rand.Uint64()
-	net4 := wholeNet4
 	if t.small {
-		net4 = smallNet4
 		n.slots4 = n.cells4 + n.entries4
 	} else if n.short4 {
-		t.short4 = make([]uint64, wholeNet4*lineWords)
+		t.short4 = make([]uint64, short4Words)
 	}
-	// Two slots a line on average; four in a long list, where caches and TLB gain more by its being
-	// smaller than a second line for one in twenty costs.
-	heads := func(slots int) int { return (slots/max(2, min(4, slots>>15)) + 128) << try }
+	net4 := leastNet4
+	for net4 < min(n.cells4*bitsPerCell, wholeNet4) {
+		net4 *= 2
+	}
 	t.set.Net4Mask = uint32(net4 - 1)
-	t.set.NumLines4 = uint32(heads(n.slots4))
-	t.control = make([]uint64, lineWords)
-	t.net4 = make([]uint64, net4*lineWords)
+	t.set.NumLines4 = uint32((n.slots4/perLine4 + leastLines4) << try)
+	t.net4 = make([]uint64, net4/64)
 	t.usedLines4 = int(t.set.NumLines4)
-	t.lines4 = make([]uint64, t.usedLines4*lineWords)
+	t.lines4, t.refs4 = make([]uint64, t.usedLines4*lineWords), make([]uint64, t.usedLines4*lineWords)
 	t.usedVerdicts = int(bpfListRefFIRST_REF)
 	t.verdicts = make([]uint64, lineWords*2)
 	t.size6(n.need6, try)
@@ -160,7 +160,7 @@ func store(word *uint64, value uint64) { atomic.StoreUint64(word, value) }
 func (t *table) change(word *uint64, value uint64) {
 	store(word, value)
 	if t.m != nil {
-		atomic.AddUint64(&t.control[0], 1)
+		t.changed()
 	}
 }
 
@@ -192,54 +192,6 @@ func (t *table) verdict(s source) (uint32, error) {
 	return uint32(ref), nil
 }
 
-// free returns an empty slot of the chain that begins at line head, and makes the chain
-// longer if it has none.
-func (t *table) free(lines *[]uint64, used *int, head int) (*uint64, error) {
-	at := head
-	for range lineHops {
-		line := (*lines)[at*lineWords:][:lineWords]
-		for i := range lineSlots {
-			if line[i] == 0 {
-				return &line[i], nil
-			}
-		}
-		if line[lineSlots] == 0 {
-			break
-		}
-		at = int(line[lineSlots])
-	}
-	if (*lines)[at*lineWords+lineSlots] != 0 || t.hops(*lines, head) == lineHops {
-		return nil, errGrow
-	}
-	next := *used
-	if err := t.room(lines, (next+1)*lineWords); err != nil {
-		return nil, err
-	}
-	*used++
-	store(&(*lines)[at*lineWords+lineSlots], uint64(next)) // an empty line says nothing
-	return &(*lines)[next*lineWords], nil
-}
-
-func (t *table) hops(lines []uint64, head int) (n int) {
-	for range chain(lines, head) {
-		n++
-	}
-	return n
-}
-
-// chain yields the lines of a chain.
-func chain(lines []uint64, head int) func(yield func([]uint64) bool) {
-	return func(yield func([]uint64) bool) {
-		for at := head; ; {
-			line := lines[at*lineWords:][:lineWords]
-			if !yield(line[:lineSlots]) || line[lineSlots] == 0 {
-				return
-			}
-			at = int(line[lineSlots])
-		}
-	}
-}
-
 // part is one of the table's arrays, the line where it begins, and the lines to spare.
 type part struct {
 	words *[]uint64
@@ -252,10 +204,10 @@ func (t *table) parts() []part {
 	lines := func(words []uint64) int { return (len(words) + lineWords - 1) / lineWords }
 	spare := func(used, least int) int { return used + used/2 + least }
 	return []part{
-		{&t.control, new(uint32), 1},
 		{&t.net4, &t.set.Net4, lines(t.net4)},
 		{&t.short4, &t.set.Short4, lines(t.short4)},
 		{&t.lines4, &t.set.Lines4, t.usedLines4 + t.usedLines4/8 + 32},
+		{&t.refs4, &t.set.Refs4, t.usedLines4 + t.usedLines4/8 + 32},
 		{&t.leaves4, &t.set.Leaves4, spare(t.usedLeaves4, 16) * leafLines},
 		{&t.verdicts, &t.set.Verdicts, spare(t.usedVerdicts, 2048)/2 + 1},
 		{&t.net6, &t.set.Net6, lines(t.net6)},
@@ -288,7 +240,7 @@ func (t *table) share(spec *ebpf.MapSpec) error {
 	shared := unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(mapped))), lines*lineWords)
 	for i, p := range parts {
 		to := shared[int(*p.base)*lineWords:][:p.lines*lineWords]
-		if i == 2 && t.short4 == nil {
+		if i == 1 && t.short4 == nil {
 			continue
 		}
 		copy(to, *p.words)

@@ -4,6 +4,7 @@ package dataplane
 
 import (
 	"encoding/binary"
+	mathbits "math/bits"
 	"net/netip"
 	"slices"
 	"sort"
@@ -15,7 +16,21 @@ const (
 	leafLines = 16 // 256 verdicts of 32 bits
 	leafWords = leafLines * lineWords
 	cellSlots = 7 // slots of one /24 in its lines; more: a leaf
+
+	slots4    = 15 // LIST4_SLOTS
+	halves4   = slots4 + 1
+	kindMask4 = 7
+
+	wholeNet4 = 1 << 24 // bits
 )
+
+// slot4 is a prefix of /24 to /32 with its verdict, or a leaf with its number.
+type slot4 struct {
+	host uint8 // last byte of the address
+	bits int
+	leaf bool
+	ref  uint32
+}
 
 // item4 is a prefix with what the lists themselves say of it.
 type item4 struct {
@@ -108,11 +123,8 @@ func (t *table) fill4(addr uint32, bits int, cover source, near bool) error {
 		if err := t.fillShort4(addr, bits, cover); err != nil {
 			return err
 		}
-		ref, err := t.verdict(cover)
-		if err == nil {
-			t.fillNet4(addr, bits, cellOf(ref))
-		}
-		return err
+		t.fillNet4(addr, bits, !cover.empty())
+		return nil
 	}
 	for i := range uint32(1) << (24 - bits) {
 		if err := t.cell4(addr+i<<8, cover, near, nil); err != nil {
@@ -148,52 +160,33 @@ func withHalf(word uint64, index int, value uint32) uint64 {
 	return word&^(0xffffffff<<shift) | uint64(value)<<shift
 }
 
-// cellOf returns what net4 says of a /24 with one verdict.
-func cellOf(ref uint32) bpfListCell {
-	switch bpfListRef(ref) {
-	case bpfListRefREF_NONE:
-		return bpfListCellCELL_NOTHING
-	case bpfListRefREF_BLOCKED:
-		return bpfListCellCELL_BLOCKED
-	case bpfListRefREF_ALLOWED:
-		return bpfListCellCELL_ALLOWED
-	}
-	return bpfListCellCELL_CLOSER
-}
-
-func (t *table) fillNet4(addr uint32, bits int, cell bpfListCell) {
-	first, n := int(addr>>8), 1<<(24-bits)
-	if n < 32 {
-		for i := range n {
-			t.setNet4(uint32(first+i)<<8, cell)
-		}
+// fillNet4 writes the bits of all /24s of a region. Folded ones are only ever set: others share them.
+func (t *table) fillNet4(addr uint32, bits int, on bool) {
+	if t.folded() && !on {
 		return
 	}
-	word := uint64(cell) * 0x5555555555555555
-	for i := range n / 32 {
-		store(&t.net4[first/32+i], word)
+	n := min(1<<(24-bits), len(t.net4)*64)
+	at := int(addr>>8) & (len(t.net4)*64 - 1)
+	mask, words := ^uint64(0), n/64
+	if n < 64 {
+		mask, words = (1<<n-1)<<(at&63), 1
+	}
+	for i := range words {
+		word := &t.net4[at/64+i]
+		now := *word &^ mask
+		if on {
+			now |= mask
+		}
+		t.near += mathbits.OnesCount64(now) - mathbits.OnesCount64(*word)
+		store(word, now)
 	}
 }
 
-func (t *table) setNet4(addr uint32, cell bpfListCell) {
-	word := &t.net4[int(addr>>13)&(len(t.net4)-1)]
-	shift := addr >> 7 & 62
-	if t.small && cell == bpfListCellCELL_NOTHING {
-		return // others may share the bits
-	}
-	store(word, *word&^(3<<shift)|uint64(cell)<<shift)
-}
+// folded: several /24s share a bit of net4.
+func (t *table) folded() bool { return len(t.net4)*64 < wholeNet4 }
 
-func slot4(addr uint32, bits int, ref uint32) uint64 {
-	code := uint64(bits - 24 + int(bpfListCodeCODE_24))
-	return uint64(addr)<<32 | code<<28 | uint64(32-bits)<<24 | uint64(ref)
-}
-
-func leafSlot4(addr uint32, leaf int) uint64 {
-	return uint64(addr)<<32 | uint64(bpfListCodeCODE_LEAF)<<28 | 8<<24 | uint64(leaf)
-}
-
-func isLeaf4(slot uint64) bool { return slot>>28&15 == uint64(bpfListCodeCODE_LEAF) }
+// crowded: more than one /24 in four would be asked for in vain.
+func (t *table) crowded() bool { return t.folded() && t.near*4 > len(t.net4)*64 }
 
 // cell4 writes a /24: its lines, then its bits of net4.
 func (t *table) cell4(addr uint32, cover source, near bool, items []item4) error {
@@ -201,13 +194,12 @@ func (t *table) cell4(addr uint32, cover source, near bool, items []item4) error
 	if err != nil {
 		return err
 	}
-	var buffer [cellSlots + 1]uint64
+	var buffer [cellSlots + 1]slot4
 	slots := buffer[:0]
 	if near {
-		slots = append(slots, slot4(addr, 24, ref))
+		slots = append(slots, slot4{bits: 24, ref: ref})
 	}
 	var within []item4 // that cover the next one, with what covers them folded in
-	cell := cellOf(ref)
 	for _, item := range items {
 		for len(within) > 0 && !within[len(within)-1].covers(item.addr) {
 			within = within[:len(within)-1]
@@ -222,20 +214,14 @@ func (t *table) cell4(addr uint32, cover source, near bool, items []item4) error
 		if err != nil {
 			return err
 		}
-		if r != ref {
-			cell = bpfListCellCELL_CLOSER
-		}
-		slots = append(slots, slot4(item.addr, item.bits, r))
+		slots = append(slots, slot4{host: uint8(item.addr), bits: item.bits, ref: r})
 	}
-	if t.small && (ref != 0 || len(items) > 0) {
-		cell = bpfListCellCELL_CLOSER
-	}
-	if t.m != nil || cell == bpfListCellCELL_CLOSER {
+	if t.m != nil || len(slots) > 0 {
 		if err := t.setLines4(addr, ref, slots, len(items) > 0); err != nil {
 			return err
 		}
 	}
-	t.setNet4(addr, cell)
+	t.fillNet4(addr, 24, ref != 0 || len(items) > 0)
 	return nil
 }
 
@@ -243,73 +229,144 @@ func (i item4) covers(addr uint32) bool { return (addr^i.addr)>>(32-i.bits) == 0
 
 // setLines4 makes the slots of a /24 those wanted, with `ref` for what none of them matches.
 // Each address changes in one store; what is new comes in before what is old goes.
-func (t *table) setLines4(addr, ref uint32, want []uint64, nested bool) error {
-	head := int(scale(mix(addr>>8^t.set.Seed4), t.set.NumLines4))
-	old := t.slots4(head, addr)
-	for _, slot := range old {
-		switch {
-		case !isLeaf4(*slot):
-		case nested:
-			t.setLeaf4(int(*slot&0xffffff), ref, want)
-			return nil
-		case len(want) > 0:
-			t.change(slot, want[0])
-			return nil
-		default:
-			t.change(slot, 0)
+func (t *table) setLines4(addr, ref uint32, want []slot4, nested bool) error {
+	head, tag := t.place4(addr)
+	old := t.find4(head, tag)
+	for _, at := range old {
+		if nested && kind4(half(t.lines4, at)) == bpfListKindKIND_LEAF {
+			t.setLeaf4(int(half(t.refs4, at)), ref, want)
 			return nil
 		}
 	}
 	if len(want) > cellSlots {
-		return t.makeLeaf4(head, addr, ref, want, old)
+		return t.makeLeaf4(head, tag, ref, want, old)
 	}
 	for _, w := range want {
-		if err := t.putSlot4(head, w, old); err != nil {
+		if err := t.put4(head, tag, w, old); err != nil {
 			return err
 		}
 	}
-	for _, slot := range old {
-		if !slices.ContainsFunc(want, func(w uint64) bool { return w>>24 == *slot>>24 }) {
-			t.change(slot, 0)
+	for _, at := range old {
+		slot := half(t.lines4, at)
+		if !slices.ContainsFunc(want, func(w slot4) bool { return w.same(tag, slot) }) {
+			t.clear4(at)
 		}
 	}
 	return nil
 }
 
-// slots4 returns where the slots of a /24 are. A table under construction has none yet.
-func (t *table) slots4(head int, addr uint32) (all []*uint64) {
+// place4 returns the line where the chain of a /24 begins, and its tag.
+func (t *table) place4(addr uint32) (head int, tag uint32) {
+	net := permute4(addr>>8, t.set.Seed4)
+	return int(uint64(net) * uint64(t.set.NumLines4) >> 24), net << 15
+}
+
+// word returns the slot as the packet path reads it.
+func (s slot4) word(tag uint32) uint32 {
+	kind := min(s.ref, uint32(bpfListKindKIND_REF))
+	if s.leaf {
+		kind = uint32(bpfListKindKIND_LEAF)
+	}
+	return tag | uint32(s.host)<<7 | uint32(s.bits-24+int(bpfListCodeCODE_24))<<3 | kind
+}
+
+func kind4(word uint32) bpfListKind { return bpfListKind(word & kindMask4) }
+
+// same reports whether a word is the slot of the same prefix, whatever its verdict.
+func (s slot4) same(tag, word uint32) bool {
+	return (s.word(tag)^word)&^kindMask4 == 0 && s.leaf == (kind4(word) == bpfListKindKIND_LEAF)
+}
+
+// half returns the u32 at an index of words.
+func half(words []uint64, index int) uint32 { return uint32(words[index/2] >> (index & 1 * 32)) }
+
+// find4 returns where the slots of a /24 are. A table under construction has none yet.
+func (t *table) find4(head int, tag uint32) (all []int) {
 	if t.m == nil {
 		return nil
 	}
-	for line := range chain(t.lines4, head) {
-		for i := range line {
-			if line[i] != 0 && uint32(line[i]>>40) == addr>>8 {
-				all = append(all, &line[i])
+	for line := range t.chain4(head) {
+		for at := line * halves4; at < line*halves4+slots4; at++ {
+			if word := half(t.lines4, at); word != 0 && (word^tag)>>15 == 0 {
+				all = append(all, at)
 			}
 		}
 	}
 	return all
 }
 
-func (t *table) putSlot4(head int, want uint64, old []*uint64) error {
-	for _, slot := range old {
-		if *slot>>24 == want>>24 {
-			if *slot != want {
-				t.change(slot, want)
-			}
+// put4 writes a slot: over that of the same prefix, or into an empty one. A leaf's number and a
+// prefix's verdict never take each other's place in refs4, where a packet may just be looking.
+func (t *table) put4(head int, tag uint32, want slot4, old []int) error {
+	for _, at := range old {
+		if want.same(tag, half(t.lines4, at)) {
+			t.write4(at, tag, want)
 			return nil
 		}
 	}
-	slot, err := t.free(&t.lines4, &t.usedLines4, head)
+	at, err := t.free4(head)
 	if err != nil {
 		return err
 	}
-	t.change(slot, want)
+	t.write4(at, tag, want)
 	return nil
 }
 
-// makeLeaf4 puts a leaf in the place of a /24's slots. It counts from the first store on.
-func (t *table) makeLeaf4(head int, addr, ref uint32, want []uint64, old []*uint64) error {
+// write4 writes what the slot leads to, then the slot.
+func (t *table) write4(at int, tag uint32, want slot4) {
+	word := want.word(tag)
+	if kind4(word) >= bpfListKindKIND_REF && half(t.refs4, at) != want.ref {
+		t.change(&t.refs4[at/2], withHalf(t.refs4[at/2], at, want.ref))
+	}
+	if half(t.lines4, at) != word {
+		t.change(&t.lines4[at/2], withHalf(t.lines4[at/2], at, word))
+	}
+}
+
+func (t *table) clear4(at int) { t.change(&t.lines4[at/2], withHalf(t.lines4[at/2], at, 0)) }
+
+// chain4 yields the lines of a chain.
+func (t *table) chain4(head int) func(yield func(line int) bool) {
+	return func(yield func(int) bool) {
+		for line := head; yield(line); {
+			if line = t.link4(line); line == 0 {
+				return
+			}
+		}
+	}
+}
+
+func (t *table) link4(line int) int { return int(half(t.lines4, line*halves4+slots4)) }
+
+// free4 returns an empty slot of a chain, and makes the chain longer if it has none.
+func (t *table) free4(head int) (int, error) {
+	last, n := head, 0
+	for line := range t.chain4(head) {
+		for at := line * halves4; at < line*halves4+slots4; at++ {
+			if half(t.lines4, at) == 0 {
+				return at, nil
+			}
+		}
+		last, n = line, n+1
+	}
+	next := t.usedLines4
+	if n == lineHops {
+		return 0, errGrow
+	}
+	for _, part := range []*[]uint64{&t.lines4, &t.refs4} {
+		if err := t.room(part, (next+1)*lineWords); err != nil {
+			return 0, err
+		}
+	}
+	t.usedLines4++
+	link := last*halves4 + slots4
+	store(&t.lines4[link/2], withHalf(t.lines4[link/2], link, uint32(next))) // an empty line says nothing
+	return next * halves4, nil
+}
+
+// makeLeaf4 puts a leaf in the place of a /24's slots. They match better, and go the shortest
+// first: each address changes with the last one that covers it.
+func (t *table) makeLeaf4(head int, tag, ref uint32, want []slot4, old []int) error {
 	leaf := t.usedLeaves4
 	if err := t.room(&t.leaves4, (leaf+1)*leafWords); err != nil {
 		return err
@@ -317,34 +374,29 @@ func (t *table) makeLeaf4(head int, addr, ref uint32, want []uint64, old []*uint
 	if leaf >= 1<<24 {
 		return errGrow
 	}
-	var slot *uint64
-	if len(old) > 0 {
-		slot, old = old[0], old[1:]
-	} else {
-		var err error
-		if slot, err = t.free(&t.lines4, &t.usedLines4, head); err != nil {
-			return err
-		}
+	at, err := t.free4(head)
+	if err != nil {
+		return err
 	}
 	t.usedLeaves4++
 	t.setLeaf4(leaf, ref, want)
-	t.change(slot, leafSlot4(addr, leaf))
-	for _, slot := range old {
-		t.change(slot, 0)
+	t.write4(at, tag, slot4{bits: 24, leaf: true, ref: uint32(leaf)})
+	slices.SortFunc(old, func(a, b int) int { return int(half(t.lines4, a)>>3&15) - int(half(t.lines4, b)>>3&15) })
+	for _, at := range old {
+		t.clear4(at)
 	}
 	return nil
 }
 
 // setLeaf4 writes the verdict of every address of a /24; slots are sorted, the longer behind the shorter.
-func (t *table) setLeaf4(leaf int, ref uint32, slots []uint64) {
+func (t *table) setLeaf4(leaf int, ref uint32, slots []slot4) {
 	var refs [256]uint32
 	for i := range refs {
 		refs[i] = ref
 	}
 	for _, slot := range slots {
-		first, n := int(slot>>32&255), 1<<(slot>>24&15)
-		for i := range n {
-			refs[first+i] = uint32(slot & 0xffffff)
+		for i := range 1 << (32 - slot.bits) {
+			refs[int(slot.host)+i] = slot.ref
 		}
 	}
 	words := t.leaves4[leaf*leafWords:][:leafWords]
@@ -353,6 +405,15 @@ func (t *table) setLeaf4(leaf int, ref uint32, slots []uint64) {
 			store(&words[i], w)
 		}
 	}
+}
+
+// permute4 is list_permute4 of bpf/lists.h.
+func permute4(net, seed uint32) uint32 {
+	net = (net ^ seed ^ net>>12) & 0xffffff
+	net = net * 0x6f4a95 & 0xffffff
+	net ^= net>>11 ^ seed>>24
+	net = net * 0xb5297d & 0xffffff
+	return net ^ net>>13
 }
 
 // mix and scale are list_mix and list_scale of bpf/lists.h.

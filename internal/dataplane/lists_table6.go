@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"net/netip"
-	"sync/atomic"
 
 	"github.com/gaissmai/bart"
 )
@@ -203,7 +202,7 @@ func (t *table) setKnown6(known uint64) error {
 	if err := t.tellKnown6(known); err != nil {
 		return err
 	}
-	atomic.AddUint64(&t.control[0], 1)
+	t.changed()
 	return nil
 }
 

@@ -435,7 +435,7 @@ func TestMemoryFollowsTheLists(t *testing.T) {
 	if err := p.Replace(traffic.ListBlock, many); err != nil {
 		t.Fatal(err)
 	}
-	if n := size(); n < 4<<20 || n > 8<<20 {
+	if n := size(); n < 2*empty || n > 1<<20 {
 		t.Errorf("20 000 entries take %d bytes", n)
 	}
 	if err := p.Replace(traffic.ListBlock, nil); err != nil {

@@ -78,16 +78,17 @@ func (o Options) withDefaults() Options {
 
 // Plane is the loaded program with its maps. Its verbs may be called from several goroutines.
 type Plane struct {
-	o        Options
-	log      *slog.Logger
-	spec     *ebpf.CollectionSpec
-	objs     bpfObjects
-	features Features
-	replay   bool
-	shared   map[string]*ebpf.Map // what a program loaded anew goes on with, by name
-	sections map[string]*ebpf.Map // those of the constants and variables
-	running  sync.RWMutex         // held by who runs objs.Sentinel without mu
-	fence    atomic.Uint32        // orders stores to shared memory; its value means nothing
+	o           Options
+	log         *slog.Logger
+	spec        *ebpf.CollectionSpec
+	objs        bpfObjects
+	features    Features
+	replay      bool
+	shared      map[string]*ebpf.Map // what a program loaded anew goes on with, by name
+	sections    map[string]*ebpf.Map // those of the constants and variables
+	running     sync.RWMutex         // held by who runs objs.Sentinel without mu
+	listVersion uint64
+	fence       atomic.Uint32 // orders stores to shared memory; its value means nothing
 
 	mu      sync.Mutex // guards what follows
 	knobs   bpfKnobs
