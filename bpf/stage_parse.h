@@ -309,12 +309,8 @@ static __always_inline void parse_layer4(struct xdp_md *ctx, struct pkt *pkt)
 	find_data(pkt, 0);
 }
 
-/*
- * parse_ip parses the IP packet at pkt->offset and its layer 4; false: its header
- * does not fit. A function of its own, so that the verifier of every kernel walks
- * the outer and the inner packet through one copy of the code.
- */
-static __noinline bool parse_ip(struct xdp_md *ctx, struct pkt *pkt, enum link kind)
+/* parse_packet parses the IP packet at pkt->offset and its layer 4; false: its header does not fit. */
+static __always_inline bool parse_packet(struct xdp_md *ctx, struct pkt *pkt, enum link kind)
 {
 	__u32 size = kind == LINK_IP4 ? sizeof(struct ip4_header) : sizeof(struct ip6_header);
 	bool more;
@@ -341,6 +337,15 @@ static __noinline bool parse_ip(struct xdp_md *ctx, struct pkt *pkt, enum link k
 	if (more)
 		parse_layer4(ctx, pkt);
 	return true;
+}
+
+/*
+ * parse_ip is parse_packet as a function of its own, so that the verifier of every kernel
+ * walks the outer and the inner packet through one copy of the code.
+ */
+static __noinline bool parse_ip(struct xdp_md *ctx, struct pkt *pkt, enum link kind)
+{
+	return parse_packet(ctx, pkt, kind);
 }
 
 /* tunnel_of returns the bit of the tunnel that protocol and port announce, if it is looked into. */
@@ -474,7 +479,8 @@ static __always_inline int stage_parse(struct xdp_md *ctx, struct pkt *pkt)
 		return set_apart(pkt, REASON_VLAN_DEPTH, k->drop_vlan_depth);
 	if (kind == LINK_OTHER)
 		return set_apart(pkt, REASON_NON_IP, 0);
-	if (!parse_ip(ctx, pkt, kind))
+	/* Where nothing is looked into, there is one copy anyway, and the call is saved. */
+	if (!(tunnels ? parse_ip(ctx, pkt, kind) : parse_packet(ctx, pkt, kind)))
 		return set_apart(pkt, REASON_TRUNCATED, k->drop_malformed);
 	if (is_neighbour_discovery(pkt))
 		return set_apart(pkt, REASON_ND, 0);
