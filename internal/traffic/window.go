@@ -79,8 +79,8 @@ const (
 	NumReflections
 )
 
-// Tally holds exact counts of one target's packets. All but Bytes and DroppedBytes are packets;
-// TCP, UDP, ICMP and Other sum up to Packets.
+// Tally holds exact counts of one target's packets, those with a readable IP header. All but Bytes
+// and DroppedBytes are packets; TCP, UDP, ICMP and Other sum up to Packets.
 type Tally struct {
 	Packets, Bytes        uint64 // all that arrived, dropped ones included; bytes on the wire
 	Dropped, DroppedBytes uint64 // of them dropped, or, in observe mode, would have been
