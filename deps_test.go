@@ -29,6 +29,7 @@ var mayImport = map[string][]string{
 	"config":    {},
 	"signature": {},
 	"dataplane": {"traffic", "config", "signature"},
+	"detect":    {"traffic", "model", "config"},
 	"mitigate":  {"traffic", "config", "signature"},
 	"api":       {"traffic", "signature"},
 	"tui":       {"api", "traffic"},
