@@ -28,6 +28,7 @@ var mayImport = map[string][]string{
 	"traffic":   {},
 	"config":    {},
 	"signature": {},
+	"model":     {},
 	"dataplane": {"traffic", "config", "signature"},
 	"detect":    {"traffic", "model", "config"},
 	"mitigate":  {"traffic", "config", "signature"},

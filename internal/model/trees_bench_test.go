@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+)
+
+// randomTree grows a full tree of the given depth on random thresholds.
+func randomTree(rng *rand.Rand, class, features, depth int) *rawTree {
+	raw := &rawTree{class: class, nodes: make([]rawNode, 1<<(depth+1)-1)}
+	inner := 1<<depth - 1
+	for i := range raw.nodes {
+		n := rawNode{left: -1, right: -1, value: float32(rng.NormFloat64()), stat: stat{cover: 1}}
+		if i < inner {
+			n.left, n.right = int32(2*i+1), int32(2*i+2)
+			n.feature, n.defaultLeft = int64(rng.IntN(features)), rng.IntN(2) == 0
+		}
+		raw.nodes[i] = n
+	}
+	for i := inner - 1; i >= 0; i-- {
+		raw.nodes[i].cover = raw.nodes[2*i+1].cover + raw.nodes[2*i+2].cover
+	}
+	return raw
+}
+
+// randomTrees is an ensemble of rounds × outputs full trees.
+func randomTrees(t testing.TB, seed uint64, objective Objective, outputs, features, rounds, depth int) *Trees {
+	t.Helper()
+	trees, err := newTrees(objective, outputs, features, []float32{0.5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(seed, 1))
+	for i := range rounds * outputs {
+		if err := trees.add(randomTree(rng, i%outputs, features, depth)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	trees.seal()
+	return trees
+}
+
+func randomRows(seed uint64, n, features int) [][]float32 {
+	rng := rand.New(rand.NewPCG(seed, 2))
+	rows := make([][]float32, n)
+	for i := range rows {
+		rows[i] = make([]float32, features)
+		for j := range rows[i] {
+			rows[i][j] = float32(rng.NormFloat64())
+			if rng.IntN(20) == 0 {
+				rows[i][j] = float32(math.NaN())
+			}
+		}
+	}
+	return rows
+}
+
+// BenchmarkPredict scores rows with trees of depth 6 over 40 features.
+func BenchmarkPredict(b *testing.B) {
+	for _, bench := range []struct{ rounds, classes int }{{100, 1}, {25, 4}, {100, 4}, {100, 9}} {
+		b.Run(fmt.Sprintf("rounds=%d/classes=%d", bench.rounds, bench.classes), func(b *testing.B) {
+			objective := Softmax
+			if bench.classes == 1 {
+				objective = Logistic
+			}
+			trees := randomTrees(b, 1, objective, bench.classes, 40, bench.rounds, 6)
+			rows, out := randomRows(1, 256, 40), make([]float32, bench.classes)
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				trees.Predict(rows[i%len(rows)], out)
+			}
+		})
+	}
+}
+
+func BenchmarkContributions(b *testing.B) {
+	trees := randomTrees(b, 1, Logistic, 1, 40, 100, 6)
+	rows, out := randomRows(1, 256, 40), make([]float32, 41)
+	for i := 0; b.Loop(); i++ {
+		trees.Contributions(rows[i%len(rows)], 0, out)
+	}
+}
+
+// TestMarginWalksEveryTree compares with a walk that is written the plain way, for
+// numbers of trees that four does not divide.
+func TestMarginWalksEveryTree(t *testing.T) {
+	for rounds := range 9 {
+		trees := randomTrees(t, uint64(rounds), Softmax, 3, 7, rounds, 1+rounds%5)
+		out := make([]float32, 3)
+		for _, x := range randomRows(uint64(rounds), 100, 7) {
+			x[0] = float32(math.Inf(int(x[1] * 10)))
+			want := []float32{0.5, 0.5, 0.5}
+			for i := range trees.Len() {
+				raw := trees.raw(i)
+				want[raw.class] += raw.plain(x)
+			}
+			trees.Margin(x, out)
+			for class := range out {
+				if out[class] != want[class] {
+					t.Fatalf("%d rounds: margin %v, want %v", rounds, out, want)
+				}
+			}
+		}
+	}
+}
+
+// plain is what the leaf says that x ends in.
+func (raw *rawTree) plain(x []float32) float32 {
+	n := &raw.nodes[0]
+	for !n.isLeaf() {
+		v := x[n.feature]
+		if v < n.value || (v != v && n.defaultLeft) {
+			n = &raw.nodes[n.left]
+		} else {
+			n = &raw.nodes[n.right]
+		}
+	}
+	return n.value
+}
+
+func TestScoringDoesNotAllocate(t *testing.T) {
+	trees := randomTrees(t, 1, Softmax, 4, 40, 20, 6)
+	row, out := randomRows(1, 1, 40)[0], make([]float32, 4)
+	if n := testing.AllocsPerRun(100, func() { trees.Predict(row, out) }); n != 0 {
+		t.Errorf("%v allocations a prediction", n)
+	}
+}
