@@ -62,12 +62,19 @@ func (h *HalfSpace) file() *halfSpaceFile {
 func ReadHalfSpace(r io.Reader, want Schema) (*HalfSpace, error) {
 	var file halfSpaceFile
 	header := fileHeader{Format: halfSpaceFormat, Version: halfSpaceVersion, Features: want}
-	err := readModelFile(r, maxHalfSpaceFile, header, &file)
-	if err == nil {
-		err = file.check()
+	if err := readModelFile(r, maxHalfSpaceFile, header, &file); err != nil {
+		return nil, fmt.Errorf("read half-space trees: %w", err)
 	}
+	h, err := file.halfSpace()
 	if err != nil {
 		return nil, fmt.Errorf("read half-space trees: %w", err)
+	}
+	return h, nil
+}
+
+func (file *halfSpaceFile) halfSpace() (*HalfSpace, error) {
+	if err := file.check(); err != nil {
+		return nil, err
 	}
 	h := &HalfSpace{
 		p:      HalfSpaceParams{Trees: file.Trees, Depth: file.Depth, Window: file.Window, Seed: file.Seed, Schema: file.Features},

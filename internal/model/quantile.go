@@ -18,14 +18,14 @@ const (
 type CalmParams struct {
 	Quantile float64 // of the calm scores: 0.999
 	Windows  float64 // weight of calm windows before there is a threshold: 2000
-	MaxRise  float64 // share by which the threshold may rise in an hour: 0.05
+	MaxRise  float64 // share by which the threshold may rise in an hour: 0.02
 	Memory   float64 // weight after which old scores count half: 864 000, a day of ticks
 }
 
 func (p CalmParams) withDefaults() CalmParams {
 	setDefault(&p.Quantile, 0.999)
 	setDefault(&p.Windows, 2000)
-	setDefault(&p.MaxRise, 0.05)
+	setDefault(&p.MaxRise, 0.02)
 	setDefault(&p.Memory, 864_000)
 	return p
 }
@@ -56,7 +56,8 @@ const maxCalmWeight = 1e7 // a float32 still counts in ones
 // scores of calm windows, to about 1/1024. It needs 4 KiB, whatever it has seen.
 //
 // Whoever can slip windows in wants the threshold up, so it falls at once but rises
-// by at most MaxRise an hour. It is not safe for concurrent use.
+// by at most MaxRise an hour. That is little on purpose: a forest's scores of normal
+// windows and of floods lie only some tenths apart. Not safe for concurrent use.
 type Calm struct {
 	p         CalmParams
 	bins      [calmBins]float32 // weight by score

@@ -66,7 +66,7 @@ func TestCalmIsNotArmedEarly(t *testing.T) {
 
 // TestCalmRisesSlowlyAndFallsAtOnce: the former is what an attacker wants.
 func TestCalmRisesSlowlyAndFallsAtOnce(t *testing.T) {
-	c := newCalm(t, CalmParams{Memory: 10_000})
+	c := newCalm(t, CalmParams{Memory: 10_000, MaxRise: 0.05})
 	at := noon
 	feed := func(score float64, hours float64) float64 {
 		ticks := int(hours * 36_000)
