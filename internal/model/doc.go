@@ -6,6 +6,7 @@
 // nothing but the standard library.
 //
 // A row is a []float32 of features in the order of the model's [Schema]; NaN
-// means unknown. Models do not change once they are loaded or trained, so any
-// number of goroutines may score with one.
+// means unknown. [Trees] and [Forest] do not change once they are loaded or
+// trained, so any number of goroutines may score with one. [HalfSpace], [ADWIN],
+// [Calm] and [Learner] change with what they are given: one goroutine each.
 package model

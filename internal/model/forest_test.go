@@ -4,7 +4,6 @@ package model
 
 import (
 	"bytes"
-	"encoding/csv"
 	"encoding/json"
 	"math"
 	"math/rand/v2"
@@ -27,30 +26,6 @@ func vectorFiles(t testing.TB) string {
 	}
 	t.Logf("%s is absent: tested with the part of it in testdata", sharedVectors)
 	return "testdata/forest"
-}
-
-func readTable(t testing.TB, name string) [][]float64 {
-	t.Helper()
-	file, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	lines, err := csv.NewReader(file).ReadAll()
-	if err != nil {
-		t.Fatal(err)
-	}
-	table := make([][]float64, len(lines))
-	for i, line := range lines {
-		for _, word := range line {
-			v, err := strconv.ParseFloat(word, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			table[i] = append(table[i], v)
-		}
-	}
-	return table
 }
 
 // sklearnForest is the export described in testdata/forest/README.md.
@@ -109,21 +84,21 @@ func TestForestScoresAsScikitLearn(t *testing.T) {
 	if err := json.Unmarshal(text, &s); err != nil {
 		t.Fatal(err)
 	}
-	vectors := readTable(t, filepath.Join(dir, "iforest_test_X.csv"))
-	scores := readTable(t, filepath.Join(dir, "sklearn121_iforest_test_scores.csv"))
-	if len(vectors) != len(scores) || len(vectors) < 50 {
-		t.Fatalf("%d vectors, %d scores", len(vectors), len(scores))
+	up, err := filepath.Rel(vectors, dir)
+	if err != nil {
+		t.Fatal(err)
 	}
-	f := s.forest(t, len(vectors[0]))
+	rows := readTable(t, filepath.Join(up, "iforest_test_X.csv"))
+	scores := readTable(t, filepath.Join(up, "sklearn121_iforest_test_scores.csv"))
+	if len(rows) != len(scores) || len(rows) < 50 {
+		t.Fatalf("%d vectors, %d scores", len(rows), len(scores))
+	}
+	f := s.forest(t, len(rows[0]))
 	worst := 0.0
-	for i, row := range vectors {
-		x := make([]float32, len(row))
-		for c, v := range row {
-			x[c] = float32(v)
-		}
-		worst = max(worst, math.Abs(f.Score(x)-(-scores[i][0])))
+	for i, x := range rows {
+		worst = max(worst, math.Abs(f.Score(x)+float64(scores[i][0])))
 	}
-	t.Logf("%d trees, %d vectors: largest difference %.2g", f.Trees(), len(vectors), worst)
+	t.Logf("%d trees, %d vectors: largest difference %.2g", f.Trees(), len(rows), worst)
 	if worst > 1e-6 {
 		t.Errorf("largest difference %g, want at most 1e-6", worst)
 	}
@@ -257,6 +232,7 @@ func TestForestRefusesTrainingData(t *testing.T) {
 		"infinite":   {infinite, ForestParams{}, "row 20, column 2 is infinite"},
 		"no columns": {make([][]float32, 300), ForestParams{}, "0 columns"},
 		"schema":     {normalRows(300, 4, 1), ForestParams{Schema: testSchema(5)}, "the schema 5 names"},
+		"a name":     {normalRows(300, 2, 1), ForestParams{Schema: Schema{"a", "a"}}, "is feature 0 already"},
 		"trees":      {normalRows(300, 4, 1), ForestParams{Trees: 2000}, "1 to 1000 trees"},
 		"sample":     {normalRows(300, 4, 1), ForestParams{Sample: 1}, "2 to 4096 rows"},
 		"nodes":      {normalRows(300, 4, 1), ForestParams{Trees: 1000, Sample: 128}, "more than 200000 nodes"},
@@ -392,6 +368,7 @@ func TestForestFileRefused(t *testing.T) {
 		"no trees":        {smallForest(func(f *forestFile) { f.Trees = nil }), "0 trees"},
 		"many trees":      {smallForest(func(f *forestFile) { f.Trees = make([]forestFileTree, 1001) }), "1001 trees"},
 		"medians":         {smallForest(func(f *forestFile) { f.Fill = nil }), "medians"},
+		"odd name":        {smallForest(func(f *forestFile) { f.fileHeader = newFileHeader(forestFormat, 1, Schema{"a", "a\n"}) }), "feature 1"},
 		"no features":     {smallForest(func(f *forestFile) { f.fileHeader = newFileHeader(forestFormat, 1, nil) }), "0 features"},
 	} {
 		if _, err := ReadForest(strings.NewReader(c.text), nil); err == nil || !strings.Contains(err.Error(), c.want) {

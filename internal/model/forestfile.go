@@ -13,7 +13,7 @@ const (
 	forestVersion   = 1
 	maxForestFile   = 8 << 20
 	noChild         = -1
-	noParent        = -1
+	noDepth         = -1
 	minForestSample = 2
 )
 
@@ -143,13 +143,13 @@ func (f *Forest) add(t *forestFileTree) error {
 func (t *forestFileTree) depths(features int) ([]int, error) {
 	depth := make([]int, len(t.Left))
 	for i := 1; i < len(depth); i++ {
-		depth[i] = noParent
+		depth[i] = noDepth
 	}
 	for i, left := range t.Left {
 		switch {
 		case t.Feature[i] < 0 || int(t.Feature[i]) >= features:
 			return nil, fmt.Errorf("node %d: feature %d is none of %d", i, t.Feature[i], features)
-		case depth[i] == noParent:
+		case depth[i] == noDepth:
 			return nil, fmt.Errorf("node %d has no parent before it", i)
 		case left == noChild:
 			continue
@@ -157,7 +157,7 @@ func (t *forestFileTree) depths(features int) ([]int, error) {
 			return nil, fmt.Errorf("node %d leads back to node %d: a cycle", i, left)
 		case left < 0 || int(left)+1 >= len(t.Left):
 			return nil, fmt.Errorf("node %d leads to node %d, which is not there", i, left)
-		case depth[left] != noParent || depth[left+1] != noParent:
+		case depth[left] != noDepth || depth[left+1] != noDepth:
 			return nil, fmt.Errorf("node %d leads to node %d, which has a parent", i, left)
 		case t.Size[left] < 1 || t.Size[left+1] < 1 || int64(t.Size[left])+int64(t.Size[left+1]) != int64(t.Size[i]):
 			return nil, fmt.Errorf("node %d: %d and %d rows do not make %d", i, t.Size[left], t.Size[left+1], t.Size[i])

@@ -37,7 +37,7 @@ func (p ForestParams) check() error {
 	case p.Trees*(2*p.Sample-1) > maxForestNodes:
 		return fmt.Errorf("%d trees of %d rows may have more than %d nodes: use fewer", p.Trees, p.Sample, maxForestNodes)
 	}
-	return nil
+	return p.Schema.Check()
 }
 
 // TrainForest grows an isolation forest from rows, one window each. NaN is

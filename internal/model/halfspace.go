@@ -48,7 +48,7 @@ func (p HalfSpaceParams) check(width int) error {
 	case p.Schema != nil && len(p.Schema) != width:
 		return fmt.Errorf("%d columns, the schema names %d", width, len(p.Schema))
 	}
-	return nil
+	return p.Schema.Check()
 }
 
 // HalfSpace is half-space trees (Tan, Ting and Liu, 2011): random cuts of the space,

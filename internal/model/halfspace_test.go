@@ -208,6 +208,7 @@ func TestHalfSpaceRefusesParameters(t *testing.T) {
 		"nodes":    {rows, HalfSpaceParams{Trees: 100, Depth: 12}, "more than 200000 nodes"},
 		"window":   {rows, HalfSpaceParams{Window: 5}, "window of 5"},
 		"schema":   {rows, HalfSpaceParams{Schema: testSchema(3)}, "the schema names 3"},
+		"a name":   {rows, HalfSpaceParams{Schema: Schema{"a", "a"}}, "is feature 0 already"},
 	} {
 		if _, err := NewHalfSpace(c.rows, c.p); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)

@@ -58,10 +58,11 @@ func (h fileHeader) check(want fileHeader) error {
 		return fmt.Errorf("the file names %d features, not 1 to %d", len(h.Features), MaxForestFeatures)
 	case h.SchemaHash != h.Features.Hash():
 		return fmt.Errorf("the file is damaged: its features have the hash %s, it says %.20q", h.Features.Hash(), h.SchemaHash)
-	case want.Features != nil:
-		return h.Features.match(want.Features)
 	}
-	return nil
+	if err := h.Features.Check(); err != nil || want.Features == nil {
+		return err
+	}
+	return h.Features.match(want.Features)
 }
 
 // writeModelFile writes file as one line of JSON.
