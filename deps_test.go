@@ -29,14 +29,15 @@ var mayImport = map[string][]string{
 	"config":    {},
 	"signature": {},
 	"model":     {},
+	"scene":     {"traffic", "signature"},
 	"dataplane": {"traffic", "config", "signature"},
 	"detect":    {"traffic", "model", "config"},
 	"mitigate":  {"traffic", "config", "signature"},
 	"api":       {"traffic", "signature"},
 	"tui":       {"api", "traffic"},
-	"engine":    {"traffic", "config", "signature", "dataplane", "mitigate", "api"},
-	"lab":       {"engine", "dataplane", "api", "traffic", "config", "signature"},
-	"cli":       {"engine", "api", "tui", "lab", "config", "traffic", "signature"},
+	"engine":    {"traffic", "config", "signature", "scene", "dataplane", "mitigate", "api"},
+	"lab":       {"engine", "scene", "dataplane", "api", "traffic", "config", "signature"},
+	"cli":       {"engine", "scene", "api", "tui", "lab", "config", "traffic", "signature"},
 }
 
 // onlyUser names the one package whose subject a library is.

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scene
+
+import (
+	"errors"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// realAttacks returns those of ../shared/data, or, without them, the small one of testdata.
+func realAttacks(t *testing.T) []*Recording {
+	t.Helper()
+	list, err := Recordings("../../../shared/data")
+	if err == nil {
+		return list
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	t.Logf("%v: the small capture of testdata stands in", err)
+	small, err := ReadRecording("../../testdata/captures/tcp_reflection.pcapng")
+	if err != nil {
+		t.Fatal(err)
+	}
+	small.Kind = KindACK
+	return []*Recording{small}
+}
+
+// A recording has the rate asked for, below its own and above it, goes to the target, and its
+// packets are what they were.
+func TestSplice(t *testing.T) {
+	for _, rec := range realAttacks(t) {
+		for i, factor := range []float64{.1, 1, 12.5, .2, 5} {
+			rate := rec.Rate * factor
+			hold := max(4*rec.Span, 2*time.Second)
+			if rate*hold.Seconds() > 2e6 {
+				hold = time.Duration(2e6 / rate * 1e9)
+			}
+			stream, err := rec.Stream(Splice{Target: target4, Rate: rate, Onset: time.Second, End: time.Second + hold, Even: i > 2, Seed: 5})
+			if err != nil {
+				t.Fatal(err)
+			}
+			n, last := 0, time.Second
+			var f fields
+			for p := range All(stream) {
+				if p.Time < last || p.Time >= time.Second+hold || !p.Attack {
+					t.Fatalf("%s: a packet at %v behind %v", rec.File, p.Time, last)
+				}
+				last = p.Time
+				if f.parse(p.Frame); f.dst != addressOf(target4) {
+					t.Fatalf("%s: a packet to %v", rec.File, f.dst.netip())
+				}
+				n++
+			}
+			if got := float64(n) / hold.Seconds(); math.Abs(got/rate-1) > .1 {
+				t.Errorf("%s: %.0f packets/s, want %.0f", rec.File, got, rate)
+			}
+		}
+	}
+}
+
+// Packets with right checksums have right ones behind their new destination.
+func TestRedirect(t *testing.T) {
+	for _, rec := range realAttacks(t) {
+		good, mended := 0, 0
+		var before, after fields
+		for _, frame := range rec.frames[:min(len(rec.frames), 2000)] {
+			if before.parse(frame); before.fragment != 0 || checkTransport(&before, frame) != nil {
+				continue
+			}
+			good++
+			redirect(frame, uint32(addressOf(target4).lo))
+			after.parse(frame)
+			if err := checkFrame(frame); err == nil && after.src == before.src && after.dport == before.dport {
+				mended++
+			}
+		}
+		if mended != good {
+			t.Errorf("%s: of %d packets with right checksums %d keep them", rec.File, good, mended)
+		}
+		t.Logf("%s: %d packets, %.0f/s over %v; %d of 2000 with right checksums", rec.File, rec.Packets, rec.Rate, rec.Span, good)
+	}
+}
+
+func TestCatalogueOfRecordings(t *testing.T) {
+	recordings := realAttacks(t)
+	list, err := Catalogue(CatalogueOptions{Seed: 1, Families: []string{}, Recordings: recordings, Ratios: []float64{3}, Lead: time.Second, Hold: 4 * time.Second})
+	if err != nil || len(list) != len(recordings) {
+		t.Fatalf("%d scenarios, %v", len(list), err)
+	}
+	for _, s := range list {
+		if !s.Target.Is4() || s.Kind == "" {
+			t.Errorf("%s: target %v, kind %q", s.Name, s.Target, s.Kind)
+		}
+		before, during, attack := measure(t, &s, open(t, &s))
+		if grown := float64(attack) / 4 / s.Baseline; before.Packets == 0 || during.Packets == 0 || math.Abs(grown/3-1) > .1 {
+			t.Errorf("%s: the attack has %.2f times the baseline, %d packets before it", s.Name, grown, before.Packets)
+		}
+	}
+}
+
+func TestWrongScenes(t *testing.T) {
+	good := Scenario{Family: "syn_spoofed", Profile: "web", Target: target4, End: time.Second, Length: time.Second, Ratio: 1, Baseline: 100}
+	for want, change := range map[string]func(*Scenario){
+		"no family":          func(s *Scenario) { s.Family = "x" },
+		"no traffic profile": func(s *Scenario) { s.Profile = "x" },
+		"a ratio of 0":       func(s *Scenario) { s.Ratio = 0 },
+		"not after":          func(s *Scenario) { s.Onset = time.Second },
+		"rate":               func(s *Scenario) { s.Baseline = 0 },
+		"cannot be played":   func(s *Scenario) { s.Lapse = Lapse{Play: 2, Period: 1} },
+	} {
+		s := good
+		change(&s)
+		if _, err := s.Stream(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+	if _, err := good.Stream(); err != nil {
+		t.Error(err)
+	}
+	if _, err := Catalogue(CatalogueOptions{Families: []string{"x"}}); err == nil {
+		t.Error("a catalogue of a family that is not there")
+	}
+	rec := realAttacks(t)[0]
+	for want, s := range map[string]Splice{
+		"IPv4":      {Target: target6, Rate: 1, End: 1},
+		"packets/s": {Target: target4, Rate: 0, End: 1},
+	} {
+		if _, err := rec.Stream(s); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+}
+
+func TestReadCaptureRefuses(t *testing.T) {
+	folder := t.TempDir()
+	whole, err := os.ReadFile("../../testdata/captures/dns.pcap")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{"empty": nil, "text": []byte("not a capture at all, but text"), "cut": whole[:len(whole)-5]} {
+		path := filepath.Join(folder, name)
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := ReadCapture(path, func(time.Time, []byte, int) error { return nil }); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := ReadRecording("../../testdata/captures/gre.pcapng"); err == nil {
+		t.Error("a recording of one packet")
+	}
+	stop := errors.New("enough")
+	if err := ReadCapture("../../testdata/captures/dns.pcap", func(time.Time, []byte, int) error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("stopped with %v", err)
+	}
+}
