@@ -52,10 +52,36 @@ func TestADWINHistogram(t *testing.T) {
 	}
 }
 
+// TestADWINVariance: it is that of the values still in the window after a drop.
+func TestADWINVariance(t *testing.T) {
+	a := NewADWIN(0)
+	r := rand.New(rand.NewPCG(2, 2))
+	var values []float64
+	drifts := 0
+	for i := range 6000 {
+		x := 0.2*r.Float64() + 0.3*float64(i/2000)
+		values = append(values, x)
+		if a.Add(x) {
+			drifts++
+		}
+	}
+	left := values[len(values)-a.Width():]
+	if drifts < 2 || len(left) > 2500 {
+		t.Fatalf("%d drifts, %d values left", drifts, len(left))
+	}
+	vary := 0.0
+	for _, x := range left {
+		vary += (x - a.Mean()) * (x - a.Mean())
+	}
+	if math.Abs(a.vary-vary) > 0.01*vary {
+		t.Errorf("variance sum %.4f, exactly %.4f", a.vary, vary)
+	}
+}
+
 // TestADWINStaysCalm: the paper's theorem 1: while the mean stays, a look takes
 // chance for a drift with a probability of at most delta.
 func TestADWINStaysCalm(t *testing.T) {
-	const series, length = 100, 10_000
+	const series, length = 30, 10_000
 	for name, draw := range map[string]func(*rand.Rand) float64{
 		"coin 0.1": func(r *rand.Rand) float64 { return coin(r, 0.1) },
 		"coin 0.5": func(r *rand.Rand) float64 { return coin(r, 0.5) },

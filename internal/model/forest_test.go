@@ -197,6 +197,27 @@ func TestForestContributions(t *testing.T) {
 	}
 }
 
+// TestForestNeighbouringNumbers: between two floats that have none between them a
+// threshold must still tell them apart.
+func TestForestNeighbouringNumbers(t *testing.T) {
+	rows := make([][]float32, 64)
+	for i := range rows {
+		rows[i] = []float32{1}
+		if i%2 == 0 {
+			rows[i][0] = math.Nextafter32(1, 2)
+		}
+	}
+	f, err := TrainForest(rows, ForestParams{Sample: 16})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, n := range f.nodes {
+		if n.size == 0 {
+			t.Fatalf("node %d has no rows", i)
+		}
+	}
+}
+
 func TestForestIsDeterministic(t *testing.T) {
 	a, b := trainedForest(t), trainedForest(t)
 	if !reflect.DeepEqual(a, b) {

@@ -59,6 +59,7 @@ func TrainForest(rows [][]float32, p ForestParams) (*Forest, error) {
 	if len(g.forest.nodes) == p.Trees {
 		return nil, fmt.Errorf("train forest: all %d rows are the same: nothing can be told apart", len(rows))
 	}
+	g.forest.nodes = slices.Clone(g.forest.nodes) // without room to grow
 	return g.forest, nil
 }
 

@@ -141,6 +141,24 @@ func TestGenerationsRollBackOnlyToAReadableOne(t *testing.T) {
 	}
 }
 
+// TestGenerationsInterruptedRollBack: what was live stays so if not all is renamed.
+func TestGenerationsInterruptedRollBack(t *testing.T) {
+	g, _ := openGenerations(t)
+	saveText(t, g, "one")
+	saveText(t, g, "bad two")
+	saveText(t, g, "three")
+	if err := os.Mkdir(g.Path(2)+withdrawn, 0o700); err != nil { // in the way
+		t.Fatal(err)
+	}
+	if _, err := g.Rollback(into(new(string))); err == nil {
+		t.Error("no error")
+	}
+	var text string
+	if n, _, err := g.Load(into(&text)); n != 3 || err != nil {
+		t.Errorf("generation %d %q is live, %v", n, text, err)
+	}
+}
+
 // TestGenerationsFailedSave: the live generation stays, and nothing half done.
 func TestGenerationsFailedSave(t *testing.T) {
 	g, dir := openGenerations(t)

@@ -71,6 +71,27 @@ func TestHalfSpaceScoreByHand(t *testing.T) {
 	}
 }
 
+// TestHalfSpaceSizeLimit: a node with a tenth of the mass is looked into no further.
+func TestHalfSpaceSizeLimit(t *testing.T) {
+	h, err := NewHalfSpace([][]float32{{0}, {1}}, HalfSpaceParams{Trees: 1, Depth: 2, Window: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 100 {
+		x := float32(-5)
+		if i < 10 {
+			x = 5
+		}
+		h.Update([]float32{x}, 1)
+	}
+	for x, density := range map[float32]float64{-5: 90 * 4 / 100., 5: 10 * 2 / 100.} {
+		want := 1 - math.Log2(1+density)/math.Log2(5)
+		if got := h.Score([]float32{x}); math.Abs(got-want) > 1e-12 {
+			t.Errorf("%v: %v, want %v", x, got, want)
+		}
+	}
+}
+
 // TestHalfSpaceCutsAroundTheData: the work range reaches beyond the rows on both
 // sides and contains them, whatever is drawn.
 func TestHalfSpaceCutsAroundTheData(t *testing.T) {
@@ -92,6 +113,27 @@ func TestHalfSpaceCutsAroundTheData(t *testing.T) {
 	}
 	if low > 0 || high < 30 || low < -10 || high > 40 {
 		t.Errorf("cuts from %v to %v around 10…20", low, high)
+	}
+}
+
+// TestHalfSpaceTellsPlacesApart: a thousand values in ten of about 25 units that
+// 1024 leaves share are in hundreds of them.
+func TestHalfSpaceTellsPlacesApart(t *testing.T) {
+	h, err := NewHalfSpace([][]float32{{10}, {20}}, HalfSpaceParams{Trees: 1, Depth: 10, Window: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 1000 {
+		h.Update([]float32{10 + float32(i)/100}, 1)
+	}
+	leaves := 0
+	for _, n := range h.nodes[nodesOf(9):] {
+		if n.reference > 0 {
+			leaves++
+		}
+	}
+	if leaves < 250 {
+		t.Errorf("they are in %d leaves", leaves)
 	}
 }
 

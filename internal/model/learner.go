@@ -72,9 +72,12 @@ const (
 
 // Window is what a Learner sees of one window of a target.
 type Window struct {
-	At   time.Time // its end; windows come in order
-	Row  []float32 // features in the schema's order; copied
-	Calm bool      // no detector suspected anything, whatever the Learner said
+	At  time.Time // its end; windows come in order
+	Row []float32 // features in the schema's order; copied
+
+	// Calm says that no detector suspected anything. The Learner's own thresholds
+	// alone are no suspicion: were what exceeds them left out, they would sink.
+	Calm bool
 
 	// Source is the number of the histogram bin of the window's top source and
 	// Share its share of the packets, 0…1; NaN is taken for 1.

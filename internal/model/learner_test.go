@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -187,6 +188,9 @@ func TestLearnerCapsSources(t *testing.T) {
 	if half < 0.39*hour || half > 0.4*hour+1 {
 		t.Errorf("an hour of half the packets: %.0f windows learnt", half)
 	}
+	if got := s.free.Windows(); math.Abs(got-(half-2000)) > 1 {
+		t.Errorf("the half-space trees' threshold counts %.0f windows, %.0f were learnt since there were trees", got, half-2000)
+	}
 	s.calm(6000, func(_ int, w *Window) { w.Source, w.Share = 6, 0.5 })
 	if got := s.Stats().Learnt - half; got < 5300 {
 		t.Errorf("another source then taught %.0f of 6000", got)
@@ -299,13 +303,69 @@ func TestLearnerFollowsDrift(t *testing.T) {
 func TestLearnerRefreshes(t *testing.T) {
 	s := grown(t, LearnerParams{})
 	first := s.Forest()
-	s.at = s.at.Add(6*time.Hour - time.Second)
+	s.calm(100, nil)
+	s.at = s.at.Add(6*time.Hour - 11*time.Second)
 	if s.Shadow(s.at) != nil {
 		t.Error("a refresh too early")
 	}
 	s.at = s.at.Add(time.Second)
-	if trained, err := s.retrain(t, takeAll); !trained || err != nil || s.Forest() == first {
+	if s.drift.Width() == 0 {
+		t.Error("the drift detector has seen nothing")
+	}
+	if trained, err := s.retrain(t, takeAll); !trained || err != nil {
 		t.Errorf("trained %v, %v", trained, err)
+	}
+	if reflect.DeepEqual(s.Forest().nodes, first.nodes) {
+		t.Error("the same windows gave the same forest: the seed did not move on")
+	}
+	if s.drift.Width() != 0 {
+		t.Errorf("the drift detector still has %d scores of the old forest", s.drift.Width())
+	}
+}
+
+// TestLearnerKeepsRows: what was held back is what was seen, in order.
+func TestLearnerKeepsRows(t *testing.T) {
+	s := newStream(t, LearnerParams{})
+	row := make([]float32, 8)
+	s.calm(1500, func(i int, w *Window) {
+		row[0] = float32(i)
+		w.Row = row
+	})
+	rows := s.keep.rows()
+	if len(rows) != 900 {
+		t.Fatalf("%d rows", len(rows))
+	}
+	for i, r := range rows {
+		if r[0] != float32(i) {
+			t.Fatalf("row %d is that of window %v", i, r[0])
+		}
+	}
+}
+
+// TestLearnerForgetsOnce: one change found three times is one.
+func TestLearnerForgetsOnce(t *testing.T) {
+	s := grown(t, LearnerParams{})
+	before := s.Learner.calm.mass
+	for i := range 3 {
+		s.recalibrate(s.at.Add(time.Duration(i) * time.Minute))
+	}
+	if got := s.Learner.calm.mass / before; math.Abs(got-0.1) > 0.001 {
+		t.Errorf("%.3f of the scores count after three looks at a drift", got)
+	}
+	s.recalibrate(s.at.Add(2 * time.Hour))
+	if got := s.Learner.calm.mass / before; math.Abs(got-0.01) > 0.001 {
+		t.Errorf("%.3f of the scores count after the next drift", got)
+	}
+}
+
+// TestLearnerArmsWithFewRows: 2000 windows were calm, even if few are still kept.
+func TestLearnerArmsWithFewRows(t *testing.T) {
+	s := grown(t, LearnerParams{Day: time.Minute})
+	if n := len(s.keep.at); n > 1000 {
+		t.Fatalf("%d rows", n)
+	}
+	if _, armed := s.Learner.calm.Threshold(); !armed {
+		t.Error("not armed")
 	}
 }
 
@@ -414,6 +474,29 @@ func TestShadowThresholdLimit(t *testing.T) {
 	}
 	if want := live / 2 * 1.02; math.Abs(c.Threshold-want) > 1e-9 {
 		t.Errorf("the candidate's threshold is %.4f, want %.4f", c.Threshold, want)
+	}
+}
+
+// TestShadowRunsElsewhere: training goes on while windows come, and nothing of them
+// gets into the forest. The race detector watches.
+func TestShadowRunsElsewhere(t *testing.T) {
+	s := grown(t, LearnerParams{})
+	shadow := s.Shadow(s.at.Add(6 * time.Hour))
+	before, err := shadow.Train(takeAll)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan *Candidate)
+	go func() {
+		c, err := shadow.Train(takeAll)
+		if err != nil {
+			t.Error(err)
+		}
+		done <- c
+	}()
+	s.calm(8000, func(_ int, w *Window) { w.Row = attackRow(s.random, 3) })
+	if during := <-done; during == nil || !reflect.DeepEqual(during, before) {
+		t.Error("the forest trained while windows came is another one")
 	}
 }
 
