@@ -107,7 +107,7 @@ func (s *Scenario) flood(r *rng, d drawn, to func(*rng) address) Stream {
 	}
 	f := &flood{
 		rng: newRNG(s.Seed, "packets"), vectors: d.vectors, weights: d.weights, target: to,
-		rate: s.Ratio * s.Baseline, shape: s.Shape(), pace: pace(r.intn(int(numPaces))),
+		rate: s.Ratio * s.Local(), shape: s.Shape(), pace: pace(r.intn(int(numPaces))),
 		lapse: s.Lapse, attack: true,
 	}
 	f.from, f.end = s.window()
@@ -176,7 +176,7 @@ func connections(r *rng, s *Scenario) (Stream, error) {
 	from, to := s.window()
 	c.surge = &Surge{From: time.Duration(from), Hold: time.Duration(to - from)}
 	c.routes = []*route{connection(r)}
-	c.begin(s.Ratio * s.Baseline)
+	c.begin(s.Ratio * s.Local())
 	return Until(c, s.End), nil
 }
 

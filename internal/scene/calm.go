@@ -54,8 +54,15 @@ func (s *Scenario) surge(ramp time.Duration, change func(*crowd)) (Stream, error
 // flashCrowd is a crowd of mostly new clients, which come within 1 s to 10 min.
 func flashCrowd(r *rng, s *Scenario) (Stream, error) {
 	ramp := time.Duration(r.logUniform(1, 600) * 1e9)
-	fresh, known := r.uniform(.3, .95), r.chance(.3)
+	fresh, known, slow := r.uniform(.3, .95), r.chance(.3), r.chance(.3)
 	return s.surge(ramp, func(c *crowd) {
+		if slow { // the server does not answer every first SYN
+			for i, t := range c.routes {
+				if i%2 == 0 && t.protocol == protoTCP {
+					t.retry(1)
+				}
+			}
+		}
 		p := c.people.Population
 		p.Fresh = fresh
 		p.Size = int(float64(p.Size) * max(1, s.Ratio/2))

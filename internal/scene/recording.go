@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// Recording is a real attack, held in memory, that can be put into a scene.
+// Recording is a real capture, held in memory, that can be put into a scene.
 type Recording struct {
 	File     string
-	Kind     string
+	Kind     string   // of the attack; empty: nothing may happen
 	Also     []string // other kinds that are no mistake
 	Protocol string   // of amplification
 	Packets  int
@@ -37,11 +37,29 @@ var recordings = []Recording{
 	{File: "attack-lab/ddosgrid-synflood.pcap", Kind: KindSYN},
 }
 
+// controls are no floods: scans, broken packets, probing, and an attack on a web server at two packets a second.
+var controls = []Recording{
+	{File: "scan/ddosgrid-portscan.pcap"},
+	{File: "scan/ddosgrid-portscan-miner.pcap"},
+	{File: "scan/esnet-nmap_80_all.pcap"},
+	{File: "scan/esnet-one_way_all_flags.pcap"},
+	{File: "scan/esnet-tcp_0_1000_20190821.pcap"},
+	{File: "scan/esnet-udp_0_1000_20190821.pcap"},
+	{File: "scan/synscan.pcap"},
+	{File: "attack-real/amp.TCP.syn.optionallyACK.optionallysamePort.pcapng"},
+	{File: "attack-lab/CIC-DDoS-2019-WebDDoS.pcap"},
+}
+
 // Recordings reads the attacks under a folder like ../shared/data. A missing file is an error
 // that errors.Is fs.ErrNotExist.
-func Recordings(folder string) ([]*Recording, error) {
+func Recordings(folder string) ([]*Recording, error) { return readAll(folder, recordings) }
+
+// Controls reads, from the same folder, the captures at which nothing may happen.
+func Controls(folder string) ([]*Recording, error) { return readAll(folder, controls) }
+
+func readAll(folder string, files []Recording) ([]*Recording, error) {
 	var list []*Recording
-	for _, known := range recordings {
+	for _, known := range files {
 		r, err := ReadRecording(filepath.Join(folder, known.File))
 		if err != nil {
 			return nil, err
@@ -52,7 +70,7 @@ func Recordings(folder string) ([]*Recording, error) {
 	return list, nil
 }
 
-// ReadRecording reads the attack in a capture: its whole IPv4 packets, but for those that the
+// ReadRecording reads what arrives in a capture: its whole IPv4 packets, but for those that the
 // victim sent. The victim is who most packets go to.
 func ReadRecording(path string) (*Recording, error) {
 	rec := &Recording{File: filepath.Base(path)}
@@ -61,7 +79,8 @@ func ReadRecording(path string) (*Recording, error) {
 	err := ReadCapture(path, func(at time.Time, frame []byte, wire int) error {
 		var f fields
 		f.parse(frame)
-		if !f.ok || binary.BigEndian.Uint16(frame[12:]) != 0x0800 || f.length == 0 || int(f.length) > len(frame)-etherSize || f.length > maxIP {
+		_, packet, _ := link(frame)
+		if !f.ok || f.src.six || f.length == 0 || f.length > maxIP || int(f.length) > len(packet) {
 			return nil
 		}
 		if rec.at == nil {
@@ -69,9 +88,10 @@ func ReadRecording(path string) (*Recording, error) {
 		}
 		count[uint32(f.dst.lo)]++
 		rec.at = append(rec.at, int64(at.Sub(first)))
-		padded := make([]byte, max(len(frame), minFrame)) // as a card receives it
-		copy(padded, frame)
-		rec.frames = append(rec.frames, padded)
+		bare := make([]byte, max(etherSize+int(f.length), minFrame)) // without tags, padded as a card receives it
+		bare[12] = 0x08
+		copy(bare[etherSize:], packet[:f.length])
+		rec.frames = append(rec.frames, bare)
 		return nil
 	})
 	if err != nil {
@@ -79,7 +99,7 @@ func ReadRecording(path string) (*Recording, error) {
 	}
 	rec.keep(busiest(count))
 	if len(rec.at) < 2 || rec.Span <= 0 {
-		return nil, fmt.Errorf("read recording %s: no attack of at least two packets in it", path)
+		return nil, fmt.Errorf("read recording %s: fewer than two packets arrive at its victim", path)
 	}
 	return rec, nil
 }
@@ -184,7 +204,7 @@ func (p *evenPlayer) Next(out *Packet) bool {
 	f := p.buf[:copy(p.buf[:], p.rec.frames[p.next])]
 	p.next = (p.next + 1) % p.rec.Packets
 	redirect(f, p.dst)
-	out.Time, out.Frame, out.Attack = time.Duration(p.lapse.clock(p.at)), f, true
+	out.Time, out.Frame, out.Attack = time.Duration(p.lapse.clock(p.at)), f, p.rec.Kind != ""
 	return true
 }
 
@@ -230,7 +250,7 @@ func (p *player) Next(out *Packet) bool {
 		}
 		f := p.buf[:copy(p.buf[:], p.rec.frames[i])]
 		redirect(f, p.dst)
-		out.Time, out.Frame, out.Attack = time.Duration(p.lapse.clock(at)), f, true
+		out.Time, out.Frame, out.Attack = time.Duration(p.lapse.clock(at)), f, p.rec.Kind != ""
 		return true
 	}
 }

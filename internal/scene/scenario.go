@@ -37,7 +37,7 @@ type Scenario struct {
 	Onset    time.Duration // when the event begins
 	End      time.Duration // when it is over; of surges, when they begin to fade
 	Length   time.Duration // of the scene
-	Ratio    float64       // of the event's packets a second, at its height, over Baseline
+	Ratio    float64       // of the event's packets a second, at its height, over those of the normal traffic then
 	Baseline float64       // packets a second of the normal traffic, on average over the week
 	Arrival  Arrival
 	Begin    time.Duration // of the week
@@ -110,8 +110,8 @@ func (s *Scenario) event() (Stream, error) {
 	}
 	if s.Recording != nil {
 		return s.Recording.Stream(Splice{
-			Target: s.Target, Rate: s.Ratio * s.Baseline, Onset: s.Onset, End: s.End,
-			Even: true, Lapse: s.Lapse, Seed: s.Seed,
+			Target: s.Target, Rate: s.Ratio * s.Local(), Onset: s.Onset, End: s.End,
+			Even: s.Attack(), Lapse: s.Lapse, Seed: s.Seed,
 		})
 	}
 	f, err := familyNamed(s.Family)
@@ -132,6 +132,16 @@ func (s *Scenario) check() error {
 		return fmt.Errorf("no target")
 	}
 	return nil
+}
+
+// Local returns the packets a second that the normal traffic has at the onset, by the hour of the week.
+func (s *Scenario) Local() float64 {
+	p, err := ProfileNamed(s.Profile)
+	if err != nil {
+		return s.Baseline
+	}
+	week := season{hours: p.Week.factors(), first: s.Begin}
+	return s.Baseline * week.at(int64(s.Onset))
 }
 
 // window returns onset and end as composed time.
@@ -186,7 +196,8 @@ type CatalogueOptions struct {
 	Draws    int       // of each family and ratio; 0: 1
 	Ratios   []float64 // of attacks; nil: 0.5, 1, 3, 10, 30
 	Families []string  // nil: all
-	// Recordings are real attacks, each a family more. They are IPv4.
+	// Recordings are real captures, each a family more: attacks at the ratios, what is
+	// none at its own rate. They are IPv4.
 	Recordings []*Recording
 	Low        float64       // packets a second of the normal traffic are drawn between Low and High; 0: 300
 	High       float64       // 0: 3 000
@@ -243,10 +254,17 @@ func Catalogue(o CatalogueOptions) ([]Scenario, error) {
 	}
 	for _, rec := range o.Recordings {
 		f := &family{name: rec.File, kind: rec.Kind, only4: true}
-		for _, ratio := range o.Ratios {
+		ratios := o.Ratios
+		if rec.Kind == "" {
+			ratios = []float64{1} // whatever that is: below
+		}
+		for _, ratio := range ratios {
 			for draw := range o.Draws {
 				s := o.draw(f, ratio, draw)
 				s.Recording, s.Also, s.Protocol = rec, rec.Also, rec.Protocol
+				if rec.Kind == "" {
+					s.Ratio = rec.Rate / s.Local()
+				}
 				list = append(list, s)
 			}
 		}
