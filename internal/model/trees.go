@@ -30,16 +30,38 @@ func (o Objective) String() string {
 // attributeSchema is where a model file keeps the hash of its feature list.
 const attributeSchema = "sentinel_x_schema"
 
-// missingRight is the bit of node.feature that sends an unknown value right.
-const missingRight = 1 << 31
-
-// node is one step of a tree: rows whose feature is below the threshold go to
-// nodes[next], the others to nodes[next+1]. A leaf has a NaN for its threshold
-// and itself for next, so that walking on from a leaf stays there.
+// node is one step of a tree, in 8 bytes, so that a large ensemble stays in the
+// caches: rows whose value is below the threshold go next nodes on, the others one
+// further. A leaf has a NaN for its threshold and 0 for next, so that walking on
+// from a leaf stays there.
 type node struct {
 	threshold float32
-	next      int32
-	feature   uint32
+	value     uint16 // place in a spread row: feature × 2, and one if unknown goes right
+	next      uint16
+}
+
+func (n node) feature() int      { return int(n.value >> 1) }
+func (n node) defaultLeft() bool { return n.value&1 == 0 }
+
+// spreadFeatures is up to how many features a row is spread without allocating.
+const spreadFeatures = 128
+
+// spread writes each feature of x twice: unknown is below every threshold in the
+// first copy and above in the second. That settles the question once a row and
+// not at each node. room is used if it is large enough.
+func spread(x, room []float32) []float32 {
+	if len(room) < 2*len(x) {
+		room = make([]float32, 2*len(x))
+	}
+	room = room[:2*len(x)]
+	for i, v := range x {
+		low, high := v, v
+		if v != v {
+			low, high = float32(math.Inf(-1)), float32(math.Inf(1))
+		}
+		room[2*i], room[2*i+1] = low, high
+	}
+	return room
 }
 
 // stat is what training left behind at a node; scoring does not need it.
@@ -157,46 +179,63 @@ func (t *Trees) Importance() []float64 {
 	gain := make([]float64, t.features)
 	for i, n := range t.nodes {
 		if !t.isLeaf(int32(i)) {
-			gain[n.feature&^missingRight] += float64(t.stats[i].gain)
+			gain[n.feature()] += float64(t.stats[i].gain)
 		}
 	}
 	return gain
 }
 
-func (t *Trees) isLeaf(i int32) bool { return t.nodes[i].next == i }
+func (t *Trees) isLeaf(i int32) bool { return t.nodes[i].next == 0 }
+
+// children returns the nodes that an inner node leads to.
+func (t *Trees) children(i int32) (left, right int32) {
+	left = i + int32(t.nodes[i].next)
+	return left, left + 1
+}
 
 // Margin writes the raw scores of row x to out: log odds for Logistic, one
 // unnormalised log probability a class for Softmax. They are bit-equal with
 // XGBoost's: the trees are added in their order in float32. x holds
-// Features() values, out Outputs(); other lengths panic. It does not allocate.
+// Features() values, out Outputs(); other lengths panic. It does not allocate
+// for up to 128 features.
 func (t *Trees) Margin(x, out []float32) {
 	if len(x) != t.features || len(out) != len(t.base) {
 		panic(fmt.Sprintf("model: row of %d features and %d outputs for trees of %d and %d",
 			len(x), len(out), t.features, len(t.base)))
 	}
 	copy(out, t.base)
-	last := len(t.roots) &^ 3
-	for i := 0; i < last; i += 4 {
-		t.addFour(i, x, out)
+	var room [2 * spreadFeatures]float32
+	t.sum(0, spread(x, room[:]), out)
+}
+
+// sum adds the trees from first on to the margins of a spread row.
+func (t *Trees) sum(first int, row, out []float32) {
+	for ; first+4 <= len(t.roots); first += 4 {
+		t.sumFour(first, row, out)
 	}
-	for i := last; i < len(t.roots); i++ {
-		at := t.roots[i]
-		for range t.depth[i] {
-			at = step(t.nodes, x, at)
-		}
-		out[t.class[i]] += t.leaf[at]
+	for ; first < len(t.roots); first++ {
+		out[t.class[first]] += t.leaf[t.walk(first, row)]
 	}
 }
 
-// addFour walks four trees side by side, so that their loads from memory
+// walk returns the leaf of one tree.
+func (t *Trees) walk(tree int, row []float32) int32 {
+	at := t.roots[tree]
+	for range t.depth[tree] {
+		at = step(t.nodes, row, at)
+	}
+	return at
+}
+
+// sumFour walks four trees side by side, so that their loads from memory
 // overlap, and adds their leaves in order.
-func (t *Trees) addFour(first int, x, out []float32) {
+func (t *Trees) sumFour(first int, row, out []float32) {
 	roots, class, depths := t.roots[first:first+4], t.class[first:first+4], t.depth[first:first+4]
 	nodes := t.nodes
 	a, b, c, d := roots[0], roots[1], roots[2], roots[3]
 	for range max(depths[0], depths[1], depths[2], depths[3]) {
-		a, b = step(nodes, x, a), step(nodes, x, b)
-		c, d = step(nodes, x, c), step(nodes, x, d)
+		a, b = step(nodes, row, a), step(nodes, row, b)
+		c, d = step(nodes, row, c), step(nodes, row, d)
 	}
 	out[class[0]] += t.leaf[a]
 	out[class[1]] += t.leaf[b]
@@ -206,17 +245,13 @@ func (t *Trees) addFour(first int, x, out []float32) {
 
 // step goes from a node to its child, or stays at a leaf. It has no branch: which
 // way a row goes is what a processor predicts worst.
-func step(nodes []node, x []float32, at int32) int32 {
-	n := &nodes[at]
-	v := x[n.feature&^missingRight]
-	var right, unknown uint32
-	if v >= n.threshold {
+func step(nodes []node, row []float32, at int32) int32 {
+	n := nodes[at]
+	var right int32
+	if row[n.value] >= n.threshold {
 		right = 1
 	}
-	if v != v {
-		unknown = 1
-	}
-	return n.next + int32(right|unknown&(n.feature>>31))
+	return at + int32(n.next) + right
 }
 
 // Predict writes probabilities to out: that of class 1 for Logistic, one a class

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -120,6 +121,132 @@ func (raw *rawTree) plain(x []float32) float32 {
 		}
 	}
 	return n.value
+}
+
+// TestContributionsAddUp: to the margin, on trees that ask for the same feature
+// again and again, and where no training row went some of the ways.
+func TestContributionsAddUp(t *testing.T) {
+	for seed := range uint64(20) {
+		trees := randomTrees(t, seed, Softmax, 2, 3, 4, 1+int(seed)%6)
+		rng := rand.New(rand.NewPCG(seed, 4))
+		for i := range trees.stats {
+			if rng.IntN(4) == 0 {
+				trees.stats[i].cover = 0
+			}
+		}
+		margins, out := make([]float32, 2), make([]float32, 4)
+		for _, x := range randomRows(seed, 50, 3) {
+			trees.Margin(x, margins)
+			for class, margin := range margins {
+				trees.Contributions(x, class, out)
+				if sum := out[0] + out[1] + out[2] + out[3]; !(math.Abs(float64(sum-margin)) < 1e-4) {
+					t.Fatalf("seed %d: contributions %v add up to %g, the margin is %g", seed, out, sum, margin)
+				}
+			}
+		}
+	}
+}
+
+// TestContributionsAreShapleyValues works them out from their definition: the mean,
+// over all orders of the features, of what knowing one more changes.
+func TestContributionsAreShapleyValues(t *testing.T) {
+	trees := randomTrees(t, 11, Logistic, 1, 3, 3, 4)
+	orders := [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}}
+	out := make([]float32, 4)
+	for _, x := range randomRows(12, 30, 3) {
+		want := make([]float64, 3)
+		for _, order := range orders {
+			known := map[int]bool{}
+			before := trees.expectedOf(x, known)
+			for _, f := range order {
+				known[f] = true
+				after := trees.expectedOf(x, known)
+				want[f] += (after - before) / float64(len(orders))
+				before = after
+			}
+		}
+		trees.Contributions(x, 0, out)
+		for f := range want {
+			if math.Abs(want[f]-float64(out[f])) > 1e-5 {
+				t.Fatalf("row %v: contributions %v, want %v", x, out, want)
+			}
+		}
+	}
+}
+
+// expectedOf is the margin when only some features of x are known: where another
+// is asked for, both ways are taken, as often as training rows took them.
+func (t *Trees) expectedOf(x []float32, known map[int]bool) (sum float64) {
+	row := spread(x, nil)
+	var walk func(at int32) float64
+	walk = func(at int32) float64 {
+		if t.isLeaf(at) {
+			return float64(t.leaf[at])
+		}
+		if known[t.nodes[at].feature()] {
+			return walk(step(t.nodes, row, at))
+		}
+		low, high := t.children(at)
+		left, right := t.fractions(at)
+		return left*walk(low) + right*walk(high)
+	}
+	for _, root := range t.roots {
+		sum += walk(root)
+	}
+	return sum
+}
+
+func TestWrongLengthsPanic(t *testing.T) {
+	trees := small(t)
+	for name, call := range map[string]func(){
+		"a short row":   func() { trees.Margin([]float32{1}, make([]float32, 1)) },
+		"a long output": func() { trees.Predict([]float32{1, 2}, make([]float32, 2)) },
+		"no bias":       func() { trees.Contributions([]float32{1, 2}, 0, make([]float32, 2)) },
+		"no such class": func() { trees.Contributions([]float32{1, 2}, 1, make([]float32, 3)) },
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s: no panic", name)
+				}
+			}()
+			call()
+		}()
+	}
+}
+
+// TestWideRows have more features than are spread on the stack.
+func TestWideRows(t *testing.T) {
+	const features = spreadFeatures + 5
+	trees := randomTrees(t, 5, Logistic, 1, features, 30, 5)
+	out := make([]float32, 1)
+	for _, x := range randomRows(6, 50, features) {
+		want := float32(0)
+		for i := range trees.Len() {
+			want += trees.raw(i).plain(x)
+		}
+		if trees.Margin(x, out); out[0] != want {
+			t.Fatalf("margin %g, want %g", out[0], want)
+		}
+	}
+}
+
+func TestScoringIsSafeForConcurrentUse(t *testing.T) {
+	trees := randomTrees(t, 1, Softmax, 3, 10, 10, 4)
+	rows := randomRows(1, 64, 10)
+	want := make([][]float32, len(rows))
+	for i, x := range rows {
+		want[i] = make([]float32, 3)
+		trees.Predict(x, want[i])
+	}
+	parallel(8, func(int) {
+		out := make([]float32, 3)
+		for i, x := range rows {
+			if trees.Predict(x, out); !slices.Equal(out, want[i]) {
+				t.Errorf("row %d: %v, want %v", i, out, want[i])
+			}
+		}
+	})
 }
 
 func TestScoringDoesNotAllocate(t *testing.T) {

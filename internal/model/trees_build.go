@@ -12,7 +12,7 @@ import (
 // that a hostile file costs neither the daemon's memory nor its time.
 const (
 	maxTrees      = 8192
-	maxTreeNodes  = 1 << 16 // of one tree
+	maxTreeNodes  = 1 << 16 // of one tree; node.next counts as far
 	maxModelNodes = 1 << 19 // of all trees
 	maxTreeDepth  = 64
 	maxClasses    = 256
@@ -162,15 +162,15 @@ func (t *Trees) place(raw *rawTree, order []int32) {
 		n := &raw.nodes[at]
 		t.stats = append(t.stats, n.stat)
 		if n.isLeaf() {
-			t.nodes = append(t.nodes, node{threshold: float32(math.NaN()), next: root + int32(i)})
+			t.nodes = append(t.nodes, node{threshold: float32(math.NaN())})
 			t.leaf = append(t.leaf, n.value)
 			continue
 		}
-		feature := uint32(n.feature)
+		value := uint16(n.feature) << 1
 		if !n.defaultLeft {
-			feature |= missingRight
+			value++
 		}
-		t.nodes = append(t.nodes, node{threshold: n.value, next: next, feature: feature})
+		t.nodes = append(t.nodes, node{threshold: n.value, value: value, next: uint16(next - root - int32(i))})
 		t.leaf = append(t.leaf, 0)
 		next += 2
 	}
@@ -185,14 +185,14 @@ func (t *Trees) raw(i int) *rawTree {
 	raw := &rawTree{class: int(t.class[i]), nodes: make([]rawNode, end-begin)}
 	for at := begin; at < end; at++ {
 		n := t.nodes[at]
+		left, right := t.children(at)
 		if t.isLeaf(at) {
 			raw.nodes[at-begin] = rawNode{left: -1, right: -1, value: t.leaf[at], stat: t.stats[at]}
 			continue
 		}
 		raw.nodes[at-begin] = rawNode{
-			left: n.next - begin, right: n.next + 1 - begin,
-			feature: int64(n.feature &^ missingRight), value: n.threshold,
-			defaultLeft: n.feature&missingRight == 0, stat: t.stats[at],
+			left: left - begin, right: right - begin,
+			feature: int64(n.feature()), value: n.threshold, defaultLeft: n.defaultLeft(), stat: t.stats[at],
 		}
 	}
 	return raw

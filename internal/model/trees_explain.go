@@ -17,7 +17,7 @@ func (t *Trees) Contributions(x []float32, class int, out []float32) {
 			class, len(x), len(out), len(t.base), t.features))
 	}
 	levels := t.MaxDepth() + 2
-	s := shap{trees: t, x: x, sum: make([]float64, len(out)), scratch: make([]pathStep, levels*(levels+1))}
+	s := shap{trees: t, row: spread(x, nil), sum: make([]float64, len(out)), scratch: make([]pathStep, levels*(levels+1))}
 	bias := float64(t.base[class])
 	for i, root := range t.roots {
 		if int(t.class[i]) != class {
@@ -40,14 +40,14 @@ func (t *Trees) expected(at int32) float64 {
 		return float64(t.leaf[at])
 	}
 	left, right := t.fractions(at)
-	next := t.nodes[at].next
-	return float64(left*t.expected(next)) + float64(right*t.expected(next+1))
+	low, high := t.children(at)
+	return float64(left*t.expected(low)) + float64(right*t.expected(high))
 }
 
 // fractions is which part of the training rows of a node went left and right.
 func (t *Trees) fractions(at int32) (left, right float64) {
-	next := t.nodes[at].next
-	l, r := float64(t.stats[next].cover), float64(t.stats[next+1].cover)
+	low, high := t.children(at)
+	l, r := float64(t.stats[low].cover), float64(t.stats[high].cover)
 	if l+r == 0 {
 		return 0.5, 0.5
 	}
@@ -66,7 +66,7 @@ type pathStep struct {
 // shap is the state of one explanation.
 type shap struct {
 	trees   *Trees
-	x       []float32
+	row     []float32 // spread
 	sum     []float64
 	scratch []pathStep
 }
@@ -85,7 +85,7 @@ func (s *shap) walk(at int32, parent, free []pathStep, last pathStep) {
 		}
 		return
 	}
-	feature := int32(t.nodes[at].feature &^ missingRight)
+	feature := int32(t.nodes[at].feature())
 	before := pathStep{zero: 1, one: 1}
 	for i := 1; i < len(path); i++ {
 		if path[i].feature == feature {
@@ -94,11 +94,11 @@ func (s *shap) walk(at int32, parent, free []pathStep, last pathStep) {
 			break
 		}
 	}
-	next := t.nodes[at].next
-	taken := step(t.nodes, s.x, at)
+	low, _ := t.children(at)
+	taken := step(t.nodes, s.row, at)
 	left, right := t.fractions(at)
 	for i, fraction := range [...]float64{left, right} {
-		child := next + int32(i)
+		child := low + int32(i)
 		step := pathStep{feature: feature, zero: before.zero * fraction}
 		if child == taken {
 			step.one = before.one

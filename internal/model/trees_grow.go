@@ -119,8 +119,7 @@ func (g *grower) score(s sums) float64 { return s.g * s.g / (s.h + g.p.Lambda) }
 // gains more. Of equal ones the first stays: that of the lowest feature and value.
 func (g *grower) consider(best *split, n *openNode, left sums, feature int, threshold float32, defaultLeft bool) {
 	right := n.sum.minus(left)
-	least := max(g.p.MinChildWeight, leastGain)
-	if left.h < least || right.h < least {
+	if left.h < g.least() || right.h < g.least() {
 		return
 	}
 	gain := float32(g.score(left) + g.score(right) - g.score(n.sum))
@@ -129,8 +128,8 @@ func (g *grower) consider(best *split, n *openNode, left sums, feature int, thre
 	}
 }
 
-// divide turns the nodes that found a split into inner nodes and returns their
-// children.
+// divide turns the nodes that found a split into inner nodes and returns those of
+// their children that may be split again.
 func (g *grower) divide(raw *rawTree, level []openNode) (next []openNode) {
 	for i := range level {
 		n := &level[i]
@@ -143,11 +142,17 @@ func (g *grower) divide(raw *rawTree, level []openNode) (next []openNode) {
 		at.left, at.right = id, id+1
 		at.feature, at.value, at.defaultLeft, at.gain = int64(n.best.feature), n.best.threshold, n.best.defaultLeft, n.best.gain
 		raw.nodes = append(raw.nodes, g.node(n.best.left), g.node(n.best.right))
-		next = append(next,
-			openNode{id: id, rows: left, sum: n.best.left}, openNode{id: id + 1, rows: right, sum: n.best.right})
+		for i, child := range []openNode{{rows: left, sum: n.best.left}, {rows: right, sum: n.best.right}} {
+			if child.id = id + int32(i); child.sum.h >= 2*g.least() {
+				next = append(next, child)
+			}
+		}
 	}
 	return next
 }
+
+// least is the sum of second derivatives that each side of a split has to have.
+func (g *grower) least() float64 { return max(g.p.MinChildWeight, leastGain) }
 
 // partition parts the rows of a node in place, keeping their order.
 func (g *grower) partition(n *openNode) (left, right []int32) {

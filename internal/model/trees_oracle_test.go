@@ -67,7 +67,7 @@ func readBytes(t testing.TB, file string) []byte {
 
 func loadVector(t testing.TB, file string) *Trees {
 	t.Helper()
-	trees, err := LoadTrees(bytes.NewReader(readBytes(t, file)))
+	trees, err := ReadTrees(bytes.NewReader(readBytes(t, file)))
 	if err != nil {
 		t.Fatalf("%s: %v", file, err)
 	}

@@ -17,7 +17,9 @@ import (
 // TrainTrees grows a new ensemble on labelled rows, by gradient boosting as
 // XGBoost does it (Chen and Guestrin 2016, arXiv:1603.02754). The result depends on
 // the data and the parameters alone, to the last bit, however many processors
-// there are.
+// there are; those of another kind may round an exponential differently. An error
+// names the row and the feature, or the parameter. It ends early, with the error
+// of ctx, between two trees.
 func TrainTrees(ctx context.Context, data Data, p TreeParams) (*Trees, error) {
 	t, err := startTrees(data, &p)
 	if err == nil {
@@ -214,15 +216,9 @@ func (f *fit) row(i int) []float32 {
 func (f *fit) advance(first int) {
 	t := f.trees
 	parallel(chunks(len(f.data.X)), func(chunk int) {
+		room := make([]float32, 2*t.features)
 		for i := range chunkRange(chunk, len(f.data.X)) {
-			margins := f.row(i)
-			for tree := first; tree < len(t.roots); tree++ {
-				at := t.roots[tree]
-				for range t.depth[tree] {
-					at = step(t.nodes, f.data.X[i], at)
-				}
-				margins[t.class[tree]] += t.leaf[at]
-			}
+			t.sum(first, spread(f.data.X[i], room), f.row(i))
 		}
 	})
 }

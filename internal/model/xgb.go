@@ -20,11 +20,11 @@ const (
 	maxAttributeBytes = 4096 // of one name and its value
 )
 
-// LoadTrees reads a model in XGBoost's JSON or UBJ, of XGBoost 1.7 to 3.x: one
+// ReadTrees reads a model in XGBoost's JSON or UBJ, of XGBoost 1.7 to 3.x: one
 // written by XGBoost, or by WriteJSON and WriteUBJ. It refuses, with the tree and
 // the node, whatever is not a plain ensemble of numeric splits, and files above
 // the bounds of this package.
-func LoadTrees(r io.Reader) (*Trees, error) {
+func ReadTrees(r io.Reader) (*Trees, error) {
 	data, err := io.ReadAll(io.LimitReader(r, MaxModelBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("read model: %w", err)
@@ -32,7 +32,7 @@ func LoadTrees(r io.Reader) (*Trees, error) {
 	return ParseTrees(data)
 }
 
-// ParseTrees is LoadTrees for a file that is in memory.
+// ParseTrees is ReadTrees for a file that is in memory.
 func ParseTrees(data []byte) (*Trees, error) {
 	if len(data) > MaxModelBytes {
 		return nil, fmt.Errorf("read model: larger than %d bytes", MaxModelBytes)

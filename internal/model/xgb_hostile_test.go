@@ -231,13 +231,13 @@ func (failing) Read([]byte) (int, error) { return 0, errors.New("the disk is gon
 
 func TestReadersHaveBounds(t *testing.T) {
 	file := &endless{}
-	if _, err := LoadTrees(file); err == nil || !strings.Contains(err.Error(), "larger than 16777216 bytes") {
+	if _, err := ReadTrees(file); err == nil || !strings.Contains(err.Error(), "larger than 16777216 bytes") {
 		t.Error(err)
 	}
 	if file.read > 2*MaxModelBytes {
 		t.Errorf("%d bytes were read", file.read)
 	}
-	if _, err := LoadTrees(failing{}); err == nil || !strings.Contains(err.Error(), "the disk is gone") {
+	if _, err := ReadTrees(failing{}); err == nil || !strings.Contains(err.Error(), "the disk is gone") {
 		t.Error(err)
 	}
 }
