@@ -18,6 +18,7 @@ func calm() []family {
 		{name: "backup", event: backup, ratios: []float64{2, 5, 20}, profiles: []string{"web", "hosting", "mail", "vpn"}},
 		{name: "nat_users", event: natUsers, ratios: []float64{.5, 1, 3}, profiles: []string{"web", "hosting", "access", "game", "voice"}},
 		{name: "resolver_answers", event: answers, ratios: []float64{1, 3, 10}, profiles: []string{"resolver"}},
+		{name: "monitoring", event: monitoring, ratios: []float64{.05, .3}},
 		{name: "port_scan", event: portScan, ratios: []float64{.05, .2, .8}},
 	}
 }
@@ -201,6 +202,18 @@ func portScan(r *rng, s *Scenario) (Stream, error) {
 		return false
 	}
 	f := s.flood(r, drawn{vectors: []vector{v}}, nil).(*flood)
+	f.attack = false
+	return f, nil
+}
+
+// monitoring are many machines that ping the target.
+func monitoring(r *rng, s *Scenario) (Stream, error) {
+	from := reflectors(r, r.between(5, 300))
+	f := s.flood(r, drawn{vectors: []vector{func(r *rng, h *header) bool {
+		noisePing(r, h)
+		from(r, h)
+		return false
+	}}}, nil).(*flood)
 	f.attack = false
 	return f, nil
 }

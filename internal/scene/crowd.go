@@ -13,6 +13,7 @@ type route struct {
 	protocol     uint8
 	class        Class
 	sport, dport uint16 // 0: the client's own
+	same         bool   // clients use the service's port too, unless a NAT changes it
 	steps        []routeStep
 	span         int64   // from the first packet to the end of a round
 	rounds       float64 // how often the steps are repeated, on average
@@ -37,6 +38,7 @@ func newRoute(t *Template, reverse bool) *route {
 	if client >= 1024 {
 		client = 0 // drawn with each flow
 	}
+	r.same = t.Protocol == protoUDP && t.ClientPort == t.ServerPort
 	r.sport, r.dport = client, t.ServerPort
 	if reverse {
 		r.sport, r.dport = t.ServerPort, client
@@ -208,11 +210,15 @@ func (c *crowd) start(r *route, now, earlier int64) {
 		stretch: c.rng.jitter(.3), size: c.rng.uniform(.75, 1.15), window: 1,
 		seq: uint32(c.rng.next()), ack: uint32(c.rng.next()), id: uint32(c.rng.next()), fill: c.rng.intn(fillers/2) &^ 1,
 	}
-	if f.sport == 0 && !c.back {
-		f.sport = cl.port
-	}
-	if c.back && f.dport == 0 {
+	switch own := r.same && c.rng.chance(.6); {
+	case c.back && own:
+		f.dport = f.sport
+	case c.back && f.dport == 0:
 		f.dport = uint16(c.rng.between(1024, 65535))
+	case !c.back && own && !cl.nat:
+		f.sport = f.dport
+	case !c.back && (f.sport == 0 || r.same || cl.nat):
+		f.sport = cl.port
 	}
 	if c.rng.chance(.5) {
 		f.window = c.rng.uniform(.6, 1)

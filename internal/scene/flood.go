@@ -2,10 +2,7 @@
 
 package scene
 
-import (
-	"math"
-	"time"
-)
+import "time"
 
 // vector makes the packets of one kind of flood: it fills in everything but the destination
 // address, which is there already and tells the family. true: the packet has a continuation (fragments of one datagram), which
@@ -117,17 +114,8 @@ func (f *flood) choose() int {
 	return len(f.weights) - 1
 }
 
-// newNoise is what arrives at every address of the Internet: scans, answers to packets that
-// others sent in its name, pings.
-func newNoise(targets [2][]address, rate float64, lapse Lapse, seed uint64) Stream {
-	all := append(append([]address(nil), targets[0]...), targets[1]...)
-	f := &flood{
-		rng: newRNG(seed, "noise"), rate: rate, end: math.MaxInt64, lapse: lapse,
-		vectors: []vector{noiseScan, noiseScan, noiseUDP, noisePing, noisePing, noiseStray},
-		target:  func(r *rng) address { return pickAddress(r, all) },
-	}
-	return f.begin()
-}
+// What arrives at every address of the Internet: scans, answers to packets that others sent in its
+// name, pings.
 
 // anywhere is any public address, at its distance.
 func anywhere(r *rng, h *header, initial uint8) {
@@ -187,4 +175,19 @@ func noiseStray(r *rng, h *header) bool {
 		h.flags, h.dataOffset, h.window, h.seq = flagSYN|flagACK, 6, 29200, uint32(r.next())
 	}
 	return false
+}
+
+// largeDatagram is a whole datagram that does not fit one packet: certificates, big answers, long messages.
+func largeDatagram(from senders) vector {
+	ports := []uint16{53, 500, 4500, 5060, 40000}
+	return func(r *rng, h *header) bool {
+		if h.whole > 0 {
+			return continueDatagram(h)
+		}
+		from(r, h)
+		h.protocol, h.sport, h.dport = protoUDP, pick(r, ports...), uint16(r.between(1024, 65535))
+		h.fill = r.intn(fillers/2) &^ 1
+		h.whole, h.more, h.length = r.between(1600, 3900), true, maxIP
+		return true
+	}
 }

@@ -28,6 +28,7 @@ type client struct {
 	addr address
 	ttl  uint8
 	port uint16 // of its next flow
+	nat  bool
 }
 
 // people draws clients of a population.
@@ -47,7 +48,7 @@ func (p *people) draw(r *rng, six bool) client {
 	if r.chance(p.NATShare) {
 		c := p.client(traffic.HashMix(uint64(r.intn(p.NATs))+1), six)
 		c.ttl = hops(r.next(), c.ttl) // behind a NAT are systems of all kinds
-		c.port = uint16(r.between(1024, 65535))
+		c.port, c.nat = uint16(r.between(1024, 65535)), true
 		return c
 	}
 	n := uint64(float64(p.Size) * math.Pow(r.float(), 1.7))

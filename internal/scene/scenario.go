@@ -290,7 +290,7 @@ func (o *CatalogueOptions) draw(f *family, ratio float64, draw int) Scenario {
 	}
 	profiles := f.profiles
 	if profiles == nil {
-		profiles = []string{"web", "dns", "game", "vpn", "mail", "voice", "hosting", "access"}
+		profiles = []string{"web", "dns", "game", "vpn", "mail", "voice", "time", "hosting", "access"}
 	}
 	s.Profile = pick(&r, profiles...)
 	if f.describe != nil {

@@ -329,7 +329,10 @@ func TestNormalTraffic(t *testing.T) {
 			if r := float64(first.Packets) / float64(second.Packets); r < .5 || r > 2 {
 				t.Errorf("%s: the first minute has %.2f of the packets of the second", name, r)
 			}
-			if attack != 0 || first.SYNNoOptions*50 > first.Packets || first.Malformed*200 > first.Packets || first.Fragments*200 > first.Packets {
+			if p.Large > 0 && first.Fragments == 0 || p.Tunnels > 0 && first.Other*20 < first.Packets {
+				t.Errorf("%s: no fragments, or nothing but TCP and UDP: %+v", name, first)
+			}
+			if attack != 0 || first.SYNNoOptions*50 > first.Packets || first.Malformed*200 > first.Packets || first.Fragments*50 > first.Packets {
 				t.Errorf("%s: looks like an attack: %+v", name, first)
 			}
 		}
@@ -387,7 +390,7 @@ func TestWeek(t *testing.T) {
 func TestCalmFamilies(t *testing.T) {
 	list, err := Catalogue(CatalogueOptions{
 		Seed: 5, Low: 500, High: 800, Lead: 3 * time.Second, Hold: 10 * time.Second, Tail: time.Second,
-		Families: []string{"normal", "flash_crowd", "reconnect_storm", "download", "backup", "nat_users", "resolver_answers", "port_scan"},
+		Families: []string{"normal", "flash_crowd", "reconnect_storm", "download", "backup", "nat_users", "resolver_answers", "monitoring", "port_scan"},
 	})
 	if err != nil {
 		t.Fatal(err)
