@@ -38,7 +38,7 @@ func golden(t *testing.T, file, got string) {
 func TestOutput(t *testing.T) {
 	list := writeFile(t, "198.51.100.99 ttl=1h # one\n203.0.113.0/24\n")
 	bad := writeFile(t, "198.51.100.99\n198.51.100.1/24\n192.0.2.0/24\n")
-	goodConfig := writeFile(t, "interfaces: [eth0]\ndetect:\n  threshold: 0.5\n")
+	goodConfig := writeFile(t, "interfaces: [eth0]\nmode: skb\n")
 	badConfig := writeFile(t, "interfaces: [eth0]\nlimts:\n  sources: 5\nmode: fast\n")
 	rules := writeFile(t, "# a comment\n--target 192.0.2.10 --action drop 'udp and src port 53'\n--target 192.0.2.10 --action limit --rate 5 icmp\n")
 	badRules := writeFile(t, "--target 192.0.2.10 --action drop icmp\n--target 192.0.2.10 --action drop 'udp and src prot 53'\n")

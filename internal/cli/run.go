@@ -78,9 +78,9 @@ func (f *runFlags) register(c *cobra.Command) {
 	s.StringVar(&f.logLevel, "log-level", string(d.Log.Level), "debug, info, warn, error")
 	s.StringVar(&f.logFormat, "log-format", string(d.Log.Format), "text, json")
 	s.BoolVar(&f.verifierLog, "verifier-log", false, "if the kernel refuses the program, print all it says")
-	s.DurationVar(&f.window, "window", d.Detect.Window.Duration, "detection window (no effect in this release)")
-	s.Float64Var(&f.threshold, "threshold", d.Detect.Threshold, "detection threshold (no effect in this release)")
-	s.StringVar(&f.modelDir, "model-dir", "", "directory of models (no effect in this release)")
+	s.DurationVar(&f.window, "window", d.Detect.Window.Duration, "how long the detectors look before they alarm")
+	s.Float64Var(&f.threshold, "threshold", d.Detect.Threshold, "probability of an attack above which the trees are sure")
+	s.StringVar(&f.modelDir, "model-dir", "", "directory of the models")
 	// The names these flags had in the Python prototype.
 	s.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		if now, ok := map[string]string{"dev": "interface", "pin-maps": "pin"}[name]; ok {

@@ -52,7 +52,7 @@ func TestRunFlagsOverrideTheFile(t *testing.T) {
 	want.Pin = config.Pin{Enabled: true, Path: "/sys/fs/bpf/x"}
 	want.StateDir, want.Socket, want.StatsInterval.Duration = "/var/lib/x", "/run/x.sock", 5*time.Second
 	want.Log.File, want.Log.Level, want.Log.Format = "/var/log/x", "debug", "json"
-	want.Detect = config.Detect{Window: config.Duration{Duration: 2 * time.Second}, Threshold: 0.5, ModelDir: "/m"}
+	want.Detect.Window.Duration, want.Detect.Threshold, want.Detect.ModelDir = 2*time.Second, 0.5, "/m"
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable()); diff != "" {
 		t.Error(diff)
 	}

@@ -33,13 +33,9 @@ func same(a, b reflect.Value) bool {
 }
 
 // Notices returns what is worth telling about a valid configuration: old words,
-// keys that have no effect in this release, entries that contradict each other.
+// entries that contradict each other.
 func (c Config) Notices() []string {
 	notices := append([]string(nil), c.Outdated...)
-	live, restart := Changed(Config{Detect: Default().Detect}, Config{Detect: c.Detect})
-	for _, path := range append(live, restart...) {
-		notices = append(notices, path+": has no effect: this release has no attack detection, only lists, limits and policies")
-	}
 	allowed := make(map[any]bool, len(c.Lists.Allow))
 	for _, e := range c.Lists.Allow {
 		allowed[e.Prefix] = true

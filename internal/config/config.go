@@ -38,10 +38,10 @@ type Config struct {
 	Parse         Parsing  `yaml:"parse" json:"parse" live:"true" desc:"What becomes of packets that parsing sets apart: pass or drop. Allowed and protected sources pass whatever is set here; blocked ones are dropped."`
 	Limits        Limits   `yaml:"limits" json:"limits" live:"true" desc:"Rate limits of sources, of their prefixes, and of targets."`
 	Lists         Lists    `yaml:"lists" json:"lists" live:"true" desc:"Block and allow lists. Entries given here come back at every start and reload; others are added with the commands block and allow."`
-	Protect       Protect  `yaml:"protect" json:"protect" live:"true" desc:"Addresses that no block may cover without --force, so that nobody is locked out."`
+	Protect       Protect  `yaml:"protect" json:"protect" live:"true" desc:"What is protected: addresses that no block may cover without --force, so that nobody is locked out, and the targets that are watched for attacks."`
 	Events        Events   `yaml:"events" json:"events" desc:"Sampled packets with their verdict, for the command events."`
 	Log           Log      `yaml:"log" json:"log" desc:"The daemon's log."`
-	Detect        Detect   `yaml:"detect" json:"detect" desc:"Settings of attack detection. This release filters by lists, limits and policies only: the keys are checked, but nothing reads them yet."`
+	Detect        Detect   `yaml:"detect" json:"detect" desc:"Attack detection: when an incident is declared."`
 
 	// Outdated holds a notice for each old word the file uses. It is no key.
 	Outdated []string `yaml:"-" json:"-"`
@@ -162,10 +162,11 @@ type ListEntry struct {
 	Comment string       `yaml:"comment" json:"comment,omitempty" desc:"Why the entry is there."`
 }
 
-// Protect says which addresses no block may cover.
+// Protect says which addresses no block may cover, and which are watched.
 type Protect struct {
 	Auto      bool           `yaml:"auto" json:"auto" desc:"Protect the host's own addresses, its default gateways, its resolvers, and the peer of the SSH session the command was started from."`
 	Addresses []netip.Prefix `yaml:"addresses" json:"addresses" desc:"More hosts and prefixes to protect."`
+	Targets   []netip.Prefix `yaml:"targets" json:"targets" live:"false" desc:"Destinations that are watched for attacks, each of their addresses, /24s and /48s by itself. Empty: the interface's own addresses."`
 }
 
 // Events bounds the sampled events.
@@ -189,11 +190,37 @@ type Log struct {
 	MaxFiles  uint32    `yaml:"max_files" json:"max_files" max:"1000" desc:"Rotated files to keep. 0: all."`
 }
 
-// Detect keeps the places of the settings of attack detection.
+// Rule says which detectors have to agree on an attack.
+type Rule string
+
+// The rules.
+const (
+	RuleTiered Rule = "tiered"
+	RuleAnd    Rule = "and"
+)
+
+// Detect holds the settings of attack detection (docs/detection.md).
 type Detect struct {
-	Window    Duration `yaml:"window" json:"window" min:"100ms" max:"1h" desc:"Length of the detection window."`
-	Threshold float64  `yaml:"threshold" json:"threshold" min:"0" max:"1" desc:"Score from which a window counts as an attack."`
-	ModelDir  string   `yaml:"model_dir" json:"model_dir" desc:"Directory of the models."`
+	Enabled    bool         `yaml:"enabled" json:"enabled" desc:"Watch the targets for attacks."`
+	Rule       Rule         `yaml:"rule" json:"rule" enum:"tiered|and" desc:"Which models have to agree. tiered: the trees are sure, or find an attack likely and the forest or the online learner agrees. and: the trees find it likely and the forest agrees, always both. The deterministic layer needs no model with either."`
+	Threshold  float64      `yaml:"threshold" json:"threshold" min:"0" max:"1" desc:"Probability of an attack above which the trees are sure."`
+	Likely     float64      `yaml:"likely" json:"likely" min:"0" max:"1" desc:"Probability of an attack above which the trees find it likely; threshold, if that is less."`
+	Window     Duration     `yaml:"window" json:"window" min:"100ms" max:"10s" desc:"How long the detectors look before they alarm, in ticks of 100ms: two thirds of the ticks have to show an attack."`
+	Floor      Count        `yaml:"floor" json:"floor" min:"1" max:"1000000000" desc:"Packets per second above what is normal for a target below which nothing is an attack, whatever it looks like."`
+	Factor     float64      `yaml:"factor" json:"factor" min:"1" max:"1000" desc:"How many times what is normal a rate of a target must be to be an attack."`
+	EndAfter   Duration     `yaml:"end_after" json:"end_after" min:"1s" max:"10m" desc:"An incident ends when its target was calm for that long. Attacks that pause for less are one incident."`
+	Limits     TargetLimits `yaml:"limits" json:"limits" desc:"Rates of any one target that are an attack whatever the models say."`
+	MaxTargets uint32       `yaml:"max_targets" json:"max_targets" min:"1" max:"4096" desc:"Most targets that are watched at once: addresses, networks and the interface. Quiet ones give way. Each takes about 12 KiB."`
+	ModelDir   string       `yaml:"model_dir" json:"model_dir" desc:"Directory of the models. Empty: the model that comes with the program, and nothing that was learnt outlives it."`
+}
+
+// TargetLimits are rates per second of one target.
+type TargetLimits struct {
+	Packets Count `yaml:"packets" json:"packets" max:"1000000000" desc:"Packets per second. 0: no limit."`
+	Bytes   Bytes `yaml:"bytes" json:"bytes" max:"1000000000000" desc:"Bytes per second, whole frames. 0: no limit."`
+	SYN     Count `yaml:"syn" json:"syn" max:"1000000000" desc:"SYNs without ACK per second. 0: no limit."`
+	UDP     Count `yaml:"udp" json:"udp" max:"1000000000" desc:"UDP packets per second. 0: no limit."`
+	ICMP    Count `yaml:"icmp" json:"icmp" max:"1000000000" desc:"ICMP and ICMPv6 packets per second. 0: no limit."`
 }
 
 // Default returns the configuration of an empty file. It names no
@@ -219,9 +246,12 @@ func Default() Config {
 			PerSource: limits, PerPrefix: limits, PerTarget: limits,
 		},
 		Lists:   Lists{MaxEntries: 1000000, Block: []ListEntry{}, Allow: []ListEntry{}},
-		Protect: Protect{Auto: true, Addresses: []netip.Prefix{}},
+		Protect: Protect{Auto: true, Addresses: []netip.Prefix{}, Targets: []netip.Prefix{}},
 		Events:  Events{PerSecond: 1000, RingBytes: 262144},
 		Log:     Log{Level: "info", Format: "text", MaxSizeMB: 100, MaxFiles: 5},
-		Detect:  Detect{Window: Duration{time.Second}, Threshold: 0.9},
+		Detect: Detect{
+			Enabled: true, Rule: RuleTiered, Threshold: 0.95, Likely: 0.5, Window: Duration{300 * time.Millisecond},
+			Floor: 500, Factor: 1.5, EndAfter: Duration{10 * time.Second}, MaxTargets: 4096,
+		},
 	}
 }

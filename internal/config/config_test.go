@@ -53,6 +53,9 @@ func TestValidateNamesTheKey(t *testing.T) {
 		"lists.block[0]: invalid Prefix is not":              func(c *Config) { c.Lists.Block = make([]ListEntry, 1) },
 		"lists.allow[0]: 192.0.2.1/8 is not a masked":        func(c *Config) { c.Lists.Allow = []ListEntry{{Prefix: netip.MustParsePrefix("192.0.2.1/8")}} },
 		"protect.addresses[0]: ::ffff:192.0.2.1/128 is not":  func(c *Config) { c.Protect.Addresses = []netip.Prefix{netip.MustParsePrefix("::ffff:192.0.2.1/128")} },
+		`detect.rule: "or" is not one of`:                    func(c *Config) { c.Detect.Rule = "or" },
+		"detect.floor: 0 is not from":                        func(c *Config) { c.Detect.Floor = 0 },
+		"protect.targets[0]: 192.0.2.1/24 is not a masked":   func(c *Config) { c.Protect.Targets = []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")} },
 		`log.file: "/a\xff" holds characters that do not`:    func(c *Config) { c.Log.File = "/a\xff" },
 		`state_dir: "" is not an absolute path`:              func(c *Config) { c.StateDir = "" },
 		"events.ring_bytes: 4097 is not a power of two":      func(c *Config) { c.Events.RingBytes = 4097 },
@@ -182,8 +185,10 @@ func TestChanged(t *testing.T) {
 	}
 	wantRestart := []string{
 		"interfaces", "mode", "replace", "on_exit", "pin.path", "state_dir", "socket", "parse.tunnels",
-		"limits.sources", "lists.max_entries", "events.ring_bytes", "log.format", "log.file", "log.max_size_mb",
-		"log.max_files", "detect.window", "detect.threshold", "detect.model_dir",
+		"limits.sources", "lists.max_entries", "protect.targets", "events.ring_bytes", "log.format", "log.file", "log.max_size_mb",
+		"log.max_files", "detect.enabled", "detect.rule", "detect.threshold", "detect.likely", "detect.window", "detect.floor",
+		"detect.factor", "detect.end_after", "detect.limits.packets", "detect.limits.bytes", "detect.limits.syn",
+		"detect.limits.udp", "detect.limits.icmp", "detect.max_targets", "detect.model_dir",
 	}
 	if diff := cmp.Diff(wantLive, live); diff != "" {
 		t.Errorf("live (-want +got):\n%s", diff)
@@ -207,11 +212,9 @@ func TestNotices(t *testing.T) {
 	if n := Default().Notices(); len(n) != 0 {
 		t.Errorf("defaults: %q", n)
 	}
-	c := mustParse(t, "mode: skb\ndetect: {threshold: 0.5, model_dir: /m}\nlists: {block: [192.0.2.0/24], allow: [192.0.2.0/24]}\n")
+	c := mustParse(t, "mode: skb\nlists: {block: [192.0.2.0/24], allow: [192.0.2.0/24]}\n")
 	got := strings.Join(c.Notices(), "\n")
 	want := `mode: "skb" is the old word for "generic"
-detect.threshold: has no effect: this release has no attack detection, only lists, limits and policies
-detect.model_dir: has no effect: this release has no attack detection, only lists, limits and policies
 lists.block[0]: 192.0.2.0/24 is on lists.allow too, and allow wins`
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

@@ -67,9 +67,21 @@ lists:
 protect:
   auto: false
   addresses: [192.0.2.1]
+  targets: [198.51.100.0/24]
 events: {per_second: 0, ring_bytes: 65536}
 log: {level: debug, format: json, file: /var/log/sentinel-x.log, max_size_mb: 1, max_files: 0}
-detect: {window: 250ms, threshold: 0.5, model_dir: /srv/models}
+detect:
+  enabled: false
+  rule: and
+  threshold: 0.8
+  likely: 0.4
+  window: 500ms
+  floor: 2k
+  factor: 2.5
+  end_after: 30s
+  limits: {packets: 1M, bytes: 1G, syn: 10k, udp: 100k, icmp: 1k}
+  max_targets: 100
+  model_dir: /srv/models
 `
 
 func fullConfig() Config {
@@ -113,10 +125,17 @@ func fullConfig() Config {
 			},
 			[]ListEntry{{prefix("203.0.113.0/24"), ""}, {prefix("2001:db8:2::/64"), ""}},
 		},
-		Protect: Protect{false, []netip.Prefix{prefix("192.0.2.1/32")}},
+		Protect: Protect{false, []netip.Prefix{prefix("192.0.2.1/32")}, []netip.Prefix{prefix("198.51.100.0/24")}},
 		Events:  Events{0, 65536},
 		Log:     Log{"debug", "json", "/var/log/sentinel-x.log", 1, 0},
-		Detect:  Detect{Duration{250 * time.Millisecond}, 0.5, "/srv/models"},
+		Detect: Detect{
+			false, RuleAnd, 0.8, 0.4,
+			Duration{500 * time.Millisecond},
+			2000, 2.5,
+			Duration{30 * time.Second},
+			TargetLimits{1e6, 1e9, 10000, 100000, 1000},
+			100, "/srv/models",
+		},
 	}
 }
 
@@ -282,7 +301,7 @@ var broken = []struct{ text, want string }{
 	{"log: {max_size_mb: 0}", "1:20: log.max_size_mb: 0 is not from 1 to 100000"},
 	{"detect: {threshold: 1.5}", "1:21: detect.threshold: 1.5 is not from 0 to 1"},
 	{"detect: {threshold: .nan}", `1:21: detect.threshold: ".nan" where a number belongs`},
-	{"detect: {window: 1ms}", "1:18: detect.window: 1ms is not from 100ms to 1h"},
+	{"detect: {window: 1ms}", "1:18: detect.window: 1ms is not from 100ms to 10s"},
 	// Text and YAML.
 	{"mode: au\x00to", "1:9: control character 0x00"},
 	{"mode: auto\n\nsocket: /\x07", "3:10: control character 0x07"},

@@ -71,6 +71,9 @@ func (c Config) problems() []*Error {
 	for i, p := range c.Protect.Addresses {
 		k.prefix(fmt.Sprintf("protect.addresses[%d]", i), p)
 	}
+	for i, p := range c.Protect.Targets {
+		k.prefix(fmt.Sprintf("protect.targets[%d]", i), p)
+	}
 	k.single(c)
 	return k.errs
 }
