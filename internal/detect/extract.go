@@ -134,7 +134,9 @@ type Track struct {
 	reference reference
 	baseline  baseline
 
-	held bool // must not be recycled: its incident is open
+	watch  watch  // of a Detector
+	ranges ranges // within which features lie in calm times; nil at first
+	held   bool   // must not be recycled: its incident is open
 }
 
 // Find returns the track of a target, nil if there is none.
@@ -189,7 +191,7 @@ func (x *Extractor) track(target traffic.Target) *Track {
 func (x *Extractor) recycle() *Track {
 	if len(x.idle) == 0 {
 		for _, t := range x.tracks {
-			if x.tick-t.visible > quietTicks && !t.held {
+			if x.tick-t.visible > quietTicks && !t.held && t.last < x.tick {
 				x.idle = append(x.idle, t)
 			}
 		}

@@ -76,7 +76,7 @@ func processorTime(b *testing.B) time.Duration {
 // daemon of 96 MiB.
 func TestMemoryOfATarget(t *testing.T) {
 	const most = 14 << 10
-	size := unsafe.Sizeof(Track{}) + 7*24*unsafe.Sizeof(hourLevel{})
+	size := unsafe.Sizeof(Track{}) + 7*24*unsafe.Sizeof(hourLevel{}) + uintptr(NumFeatures())*unsafe.Sizeof(bounds{})
 	if size > most {
 		t.Errorf("a target takes %d bytes, want at most %d", size, most)
 	}
