@@ -122,4 +122,29 @@ struct {
 	__type(value, struct signature_bucket);
 } signature_buckets SEC(".maps");
 
+/* Hash of a target → its slot. Written by the daemon through shared memory. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct window_line);
+} window_targets SEC(".maps");
+
+/* CPU · window_slots + slot → what is counted there. Read by the daemon through shared memory. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct window_cell);
+} window_cells SEC(".maps");
+
+/* Sampled headers. Full: the sample is lost and counted in its cell. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+	__type(value, struct window_sample);
+} window_samples SEC(".maps");
+
 #endif

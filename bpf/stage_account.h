@@ -7,8 +7,10 @@
 #ifndef STAGE_ACCOUNT_H
 #define STAGE_ACCOUNT_H
 
+#include "event.h"
 #include "maps.h"
 #include "pkt.h"
+#include "windows.h"
 
 /*
  * due counts down to the next sample, and draws the distance to the one after it
@@ -40,27 +42,6 @@ static __always_inline bool within_budget(const struct knobs *k, struct totals *
 		return false;
 	t->window_used++;
 	return true;
-}
-
-static __always_inline void describe(struct event *e, const struct xdp_md *ctx,
-				     const struct pkt *pkt, __u8 outcome)
-{
-	e->ifindex = ctx->ingress_ifindex;
-	e->length = pkt->length;
-	__builtin_memcpy(e->src, &pkt->src, sizeof(e->src));
-	__builtin_memcpy(e->dst, &pkt->dst, sizeof(e->dst));
-	e->src_port = pkt->src_port;
-	e->dst_port = pkt->dst_port;
-	e->family = pkt->family;
-	e->protocol = pkt->protocol;
-	e->tcp_flags = pkt->tcp_flags;
-	e->ttl = pkt->ttl;
-	e->vlans = pkt->vlans;
-	e->fragment = pkt->fragment;
-	e->tunnel = pkt->tunnel;
-	e->reason = pkt->reason;
-	e->outcome = outcome;
-	__builtin_memset(e->pad, 0, sizeof(e->pad));
 }
 
 static __always_inline void sample(struct xdp_md *ctx, struct pkt *pkt, struct totals *t,
@@ -126,6 +107,8 @@ static __always_inline int stage_account(struct xdp_md *ctx, struct pkt *pkt, st
 		describe(&replay_verdict, ctx, pkt, outcome);
 	else
 		sample(ctx, pkt, t, outcome);
+	if (windows && pkt->family)
+		window_count(ctx, outcome);
 	if (pkt->started)
 		record_latency(pkt);
 	return outcome == OUTCOME_DROPPED ? XDP_DROP : XDP_PASS;

@@ -335,4 +335,102 @@ struct event {
 	__u8 pad[3];
 };
 
+/*
+ * Windows: what is counted of each target, for the detector. A target has a slot; slot 0
+ * is that of all packets whose target has none.
+ */
+
+/* 64 bytes of the table that finds a target's slot: words of {tag 48 | slot 16}. */
+struct window_line {
+	volatile __u64 words[8];
+};
+
+/* Whose address is hashed with which seed. */
+enum window_seed {
+	WINDOW_SEED_HOST, /* IPv4, then IPv6 */
+	WINDOW_SEED_NETWORK = 2, /* the same */
+	WINDOW_SEED_SOURCE = 4,
+	WINDOW_SEED_PORT,
+	WINDOW_SEED_FINGERPRINT,
+	NUM_WINDOW_SEEDS,
+};
+
+/*
+ * What kind of packet it is: exactly one, from whose counts those of protocols, flags and
+ * reflection follow. TCP: four flags and the bits below.
+ */
+enum window_kind {
+	WINDOW_OTHER,
+	WINDOW_ICMP,
+	WINDOW_UDP, /* and traffic.Reflection */
+	WINDOW_TCP = 16, /* and FIN 1, SYN 2, RST 4, ACK 8 */
+	WINDOW_TCP_DATA = 16, /* it carries data */
+	WINDOW_TCP_BARE = 32, /* its data offset is 5: no options */
+	WINDOW_KINDS = 80,
+};
+
+#define WINDOW_SIZES 8 /* of traffic.SizeClass, and one that stays 0 */
+#define WINDOW_SOURCES 256
+#define WINDOW_NETS 128
+#define WINDOW_BINS 64 /* of ports, lengths and TTLs */
+#define WINDOW_FINGERPRINTS 128
+
+/*
+ * One slot on one CPU. Counts only ever go up, modulo their width: the daemon takes
+ * differences, so that reading races with nothing and nothing is ever set back.
+ * A tick counts less in the histograms than their 16 bits hold.
+ */
+struct window_cell {
+	__u64 bytes;
+	__u64 dropped_bytes;
+	__u32 sizes[WINDOW_SIZES];
+	__u32 dropped;
+	__u32 fragments;
+	__u32 malformed;
+	__u32 counted; /* in the histograms */
+
+	/* Written by the daemon. */
+	__u32 count_every; /* mean distance of packets in the histograms */
+	__u32 sample_every; /* of samples; 0: none */
+	__u32 limit; /* slot 0: samples of one slot in a tick, on this CPU */
+	__u32 limit_all; /* slot 0: of all slots */
+
+	/* How far the CPU is. */
+	__u32 tick;
+	__u32 tick_counted; /* in this tick */
+	__u32 tick_sampled;
+	__u32 tick_all; /* slot 0: sampled of all slots */
+	__u32 count_left; /* packets until the next one that is counted, or sampled */
+	__u32 sample_left;
+	__u32 sampled;
+	__u32 lost; /* the ring was full */
+	__u64 random;
+	__u64 pad;
+
+	__u32 kinds[WINDOW_KINDS];
+	__u16 sources[WINDOW_SOURCES];
+	__u16 source_nets[WINDOW_NETS];
+	__u16 source_ports[WINDOW_BINS];
+	__u16 dest_ports[WINDOW_BINS];
+	__u16 lengths[WINDOW_BINS];
+	__u16 ttls[WINDOW_BINS];
+	__u16 fingerprints[WINDOW_FINGERPRINTS];
+	__u64 room[8]; /* 2 KiB in all: a shift finds it */
+};
+
+#define WINDOW_SAMPLE_BYTES 96
+
+/* The beginning of a packet with what became of it. */
+struct window_sample {
+	struct event event;
+	__u16 slot;
+	__u16 ip_length;
+	__u16 tcp_window;
+	__u8 data_offset;
+	__u8 df;
+	__u32 captured; /* bytes of the header below */
+	__u32 pad;
+	__u8 header[WINDOW_SAMPLE_BYTES];
+};
+
 #endif

@@ -40,6 +40,7 @@ typedef _Bool bool;
 #define BPF_F_NO_PREALLOC (1U << 0)
 #define BPF_F_MMAPABLE (1U << 10)
 #define BPF_F_INNER_MAP (1U << 12)
+#define BPF_RB_NO_WAKEUP (1ULL << 0)
 
 enum xdp_action {
 	XDP_ABORTED = 0,

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -58,7 +59,17 @@ type benchLists struct {
 	family   uint32
 	entries  int
 	tutorial bool // in the tutorial's firewall instead
+	counting benchCounting
 }
+
+// benchCounting says what of the windows is on, with the packets' target as one of 256.
+type benchCounting uint8
+
+const (
+	countNothing benchCounting = iota
+	countFlood                 // as the daemon has it at the rate of a benchmark: a few packets in the histograms
+	countAll                   // every packet in the histograms, as at up to 80 000 a second
+)
 
 type benchSetup struct {
 	name, what string
@@ -84,6 +95,8 @@ const (
 
 	noLimitReached = 1e9 // packets a second: metered, never over it
 	benchSources   = 65536
+	benchTargets   = 256
+	floodRate      = 2_000_000 // packets a second that the windows take it for
 )
 
 var benchTarget = netip.MustParseAddr("198.51.100.10")
@@ -100,6 +113,8 @@ func benchSetups(o BenchOptions) []benchSetup {
 	wide := benchState{limit: noLimitReached, wide: true}
 	all := benchState{limit: noLimitReached, rules: signature.Slots}
 	pass, drop := traffic.ReasonPass, traffic.ReasonBlocklist
+	counted, flooded := benchLists{family: 4, counting: countAll}, benchLists{family: 4, counting: countFlood}
+	long4counted := benchLists{family: 4, entries: o.Prefixes, counting: countFlood}
 	empty, short4 := benchLists{family: 4}, benchLists{family: 4, entries: int(short)}
 	long4, long6 := benchLists{family: 4, entries: o.Prefixes}, benchLists{family: 6, entries: o.Prefixes}
 	return []benchSetup{
@@ -116,7 +131,9 @@ func benchSetups(o BenchOptions) []benchSetup {
 		{"drop_blocklist_1m_v6", "long IPv6 list, source on it", long6, none, benchIPv6, stream{6, 0, long}, drop},
 		{"pass_signature_64", "64 signatures, none matches; 65 536 sources", empty, rules, benchIPv4, known, pass},
 		{"drop_signature_64", "64 signatures, one matches; 65 536 sources", empty, matching, benchIPv4, known, traffic.ReasonSignature},
-		{"pass_all", "long list, 64 signatures, limits of sources; every source is new", long4, all, benchIPv4, fresh, pass},
+		{"pass_counted", "windows, every packet in the histograms; 65 536 sources", counted, none, benchIPv4, known, pass},
+		{"pass_counted_flood", "windows, as at this rate: histograms of a share of the packets; 65 536 sources", flooded, none, benchIPv4, known, pass},
+		{"pass_all", "long list, 64 signatures, limits of sources, windows as at this rate; every source is new", long4counted, all, benchIPv4, fresh, pass},
 	}
 }
 
@@ -331,7 +348,7 @@ func (b *bench) plane(l benchLists) (*benchPlane, error) {
 	o := b.options
 	o.Limits = traffic.Limits{}
 	o.MaxEntries = max(o.MaxEntries, l.entries)
-	p, err := New(o)
+	p, err := newBenchPlane(o, l.counting)
 	if err != nil {
 		return nil, err
 	}
@@ -344,6 +361,30 @@ func (b *bench) plane(l benchLists) (*benchPlane, error) {
 	}
 	b.planes[l] = &benchPlane{Plane: p}
 	return b.planes[l], nil
+}
+
+// newBenchPlane loads a program. Nobody ends its ticks, so that the samplers are set to what they come to.
+func newBenchPlane(o Options, counting benchCounting) (*Plane, error) {
+	o.MaxTargets = 0
+	if counting != countNothing {
+		o.MaxTargets, o.histogramMost = benchTargets, math.MaxUint32
+	}
+	p, err := New(o)
+	if err != nil || counting == countNothing {
+		return p, err
+	}
+	if err := p.SetTargets([]netip.Prefix{netip.PrefixFrom(benchTarget, benchTarget.BitLen())}); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	const tick = floodRate / uint64(time.Second/traffic.Tick)
+	histograms := distance(tick, histogramAim)
+	if counting == countAll {
+		histograms = 1
+	}
+	for slot := range p.windows.spec.slots {
+		p.windows.distances(slot, histograms, distance(tick, sampleAim))
+	}
+	return p, nil
 }
 
 // benchSignatures returns rules that between them constrain every field of a TCP

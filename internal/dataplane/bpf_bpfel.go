@@ -479,6 +479,87 @@ const (
 	bpfWideFieldNUM_WIDE_FIELDS  bpfWideField = 4
 )
 
+type bpfWindowCell struct {
+	_            structs.HostLayout
+	Bytes        uint64
+	DroppedBytes uint64
+	Sizes        [8]uint32
+	Dropped      uint32
+	Fragments    uint32
+	Malformed    uint32
+	Counted      uint32
+	CountEvery   uint32
+	SampleEvery  uint32
+	Limit        uint32
+	LimitAll     uint32
+	Tick         uint32
+	TickCounted  uint32
+	TickSampled  uint32
+	TickAll      uint32
+	CountLeft    uint32
+	SampleLeft   uint32
+	Sampled      uint32
+	Lost         uint32
+	Random       uint64
+	Pad          uint64
+	Kinds        [80]uint32
+	Sources      [256]uint16
+	SourceNets   [128]uint16
+	SourcePorts  [64]uint16
+	DestPorts    [64]uint16
+	Lengths      [64]uint16
+	Ttls         [64]uint16
+	Fingerprints [128]uint16
+	Room         [8]uint64
+}
+
+type bpfWindowKind uint32
+
+const (
+	bpfWindowKindWINDOW_OTHER    bpfWindowKind = 0
+	bpfWindowKindWINDOW_ICMP     bpfWindowKind = 1
+	bpfWindowKindWINDOW_UDP      bpfWindowKind = 2
+	bpfWindowKindWINDOW_TCP      bpfWindowKind = 16
+	bpfWindowKindWINDOW_TCP_DATA bpfWindowKind = 16
+	bpfWindowKindWINDOW_TCP_BARE bpfWindowKind = 32
+	bpfWindowKindWINDOW_KINDS    bpfWindowKind = 80
+)
+
+type bpfWindowLine struct {
+	_     structs.HostLayout
+	Words [8]uint64
+}
+
+type bpfWindowSample struct {
+	_          structs.HostLayout
+	Event      bpfEvent
+	Slot       uint16
+	IpLength   uint16
+	TcpWindow  uint16
+	DataOffset uint8
+	Df         uint8
+	Captured   uint32
+	Pad        uint32
+	Header     [96]uint8
+}
+
+type bpfWindowSeed uint32
+
+const (
+	bpfWindowSeedWINDOW_SEED_HOST        bpfWindowSeed = 0
+	bpfWindowSeedWINDOW_SEED_NETWORK     bpfWindowSeed = 2
+	bpfWindowSeedWINDOW_SEED_SOURCE      bpfWindowSeed = 4
+	bpfWindowSeedWINDOW_SEED_PORT        bpfWindowSeed = 5
+	bpfWindowSeedWINDOW_SEED_FINGERPRINT bpfWindowSeed = 6
+	bpfWindowSeedNUM_WINDOW_SEEDS        bpfWindowSeed = 7
+)
+
+type bpfWindowTypes struct {
+	_    structs.HostLayout
+	Seed uint32
+	Kind uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -493,6 +574,9 @@ const (
 	bpfMapSignatureCounts  = "signature_counts"
 	bpfMapSignatureTables  = "signature_tables"
 	bpfMapTotals           = "totals"
+	bpfMapWindowCells      = "window_cells"
+	bpfMapWindowSamples    = "window_samples"
+	bpfMapWindowTargets    = "window_targets"
 	bpfProgSentinel        = "sentinel"
 	bpfVarActiveKnobs      = "active_knobs"
 	bpfVarFrags            = "frags"
@@ -505,6 +589,15 @@ const (
 	bpfVarReplayNow        = "replay_now"
 	bpfVarReplayVerdict    = "replay_verdict"
 	bpfVarTunnels          = "tunnels"
+	bpfVarWindowMask       = "window_mask"
+	bpfVarWindowMost       = "window_most"
+	bpfVarWindowRows       = "window_rows"
+	bpfVarWindowSeeds      = "window_seeds"
+	bpfVarWindowShared     = "window_shared"
+	bpfVarWindowSlots      = "window_slots"
+	bpfVarWindowTick       = "window_tick"
+	bpfVarWindowTypes      = "window_types"
+	bpfVarWindows          = "windows"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -566,6 +659,9 @@ type bpfMapSpecs struct {
 	SignatureCounts  *ebpf.MapSpec `ebpf:"signature_counts"`
 	SignatureTables  *ebpf.MapSpec `ebpf:"signature_tables"`
 	Totals           *ebpf.MapSpec `ebpf:"totals"`
+	WindowCells      *ebpf.MapSpec `ebpf:"window_cells"`
+	WindowSamples    *ebpf.MapSpec `ebpf:"window_samples"`
+	WindowTargets    *ebpf.MapSpec `ebpf:"window_targets"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -583,6 +679,15 @@ type bpfVariableSpecs struct {
 	ReplayNow     *ebpf.VariableSpec `ebpf:"replay_now"`
 	ReplayVerdict *ebpf.VariableSpec `ebpf:"replay_verdict"`
 	Tunnels       *ebpf.VariableSpec `ebpf:"tunnels"`
+	WindowMask    *ebpf.VariableSpec `ebpf:"window_mask"`
+	WindowMost    *ebpf.VariableSpec `ebpf:"window_most"`
+	WindowRows    *ebpf.VariableSpec `ebpf:"window_rows"`
+	WindowSeeds   *ebpf.VariableSpec `ebpf:"window_seeds"`
+	WindowShared  *ebpf.VariableSpec `ebpf:"window_shared"`
+	WindowSlots   *ebpf.VariableSpec `ebpf:"window_slots"`
+	WindowTick    *ebpf.VariableSpec `ebpf:"window_tick"`
+	WindowTypes   *ebpf.VariableSpec `ebpf:"window_types"`
+	Windows       *ebpf.VariableSpec `ebpf:"windows"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -615,6 +720,9 @@ type bpfMaps struct {
 	SignatureCounts  *ebpf.Map `ebpf:"signature_counts"`
 	SignatureTables  *ebpf.Map `ebpf:"signature_tables"`
 	Totals           *ebpf.Map `ebpf:"totals"`
+	WindowCells      *ebpf.Map `ebpf:"window_cells"`
+	WindowSamples    *ebpf.Map `ebpf:"window_samples"`
+	WindowTargets    *ebpf.Map `ebpf:"window_targets"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -629,6 +737,9 @@ func (m *bpfMaps) Close() error {
 		m.SignatureCounts,
 		m.SignatureTables,
 		m.Totals,
+		m.WindowCells,
+		m.WindowSamples,
+		m.WindowTargets,
 	)
 }
 
@@ -647,6 +758,15 @@ type bpfVariables struct {
 	ReplayNow     *ebpf.Variable `ebpf:"replay_now"`
 	ReplayVerdict *ebpf.Variable `ebpf:"replay_verdict"`
 	Tunnels       *ebpf.Variable `ebpf:"tunnels"`
+	WindowMask    *ebpf.Variable `ebpf:"window_mask"`
+	WindowMost    *ebpf.Variable `ebpf:"window_most"`
+	WindowRows    *ebpf.Variable `ebpf:"window_rows"`
+	WindowSeeds   *ebpf.Variable `ebpf:"window_seeds"`
+	WindowShared  *ebpf.Variable `ebpf:"window_shared"`
+	WindowSlots   *ebpf.Variable `ebpf:"window_slots"`
+	WindowTick    *ebpf.Variable `ebpf:"window_tick"`
+	WindowTypes   *ebpf.Variable `ebpf:"window_types"`
+	Windows       *ebpf.Variable `ebpf:"windows"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.

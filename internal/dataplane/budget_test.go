@@ -17,7 +17,7 @@ func TestVerifierBudget(t *testing.T) {
 		"every tunnel": TunnelIPIP | Tunnel6in4 | TunnelGRE | TunnelVXLAN,
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, err := Verify(Options{Tunnels: tunnels})
+			c, err := Verify(Options{Tunnels: tunnels, MaxTargets: 256})
 			if err != nil {
 				t.Fatal(err)
 			}

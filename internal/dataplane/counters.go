@@ -92,6 +92,9 @@ func (p *Plane) Memory() ([]MapMemory, error) {
 		{bpfMapSignatureTables, p.armed.table},
 		{bpfMapSignatureCounts, m.SignatureCounts},
 		{bpfMapSignatureBuckets, m.SignatureBuckets},
+		{bpfMapWindowTargets, m.WindowTargets},
+		{bpfMapWindowCells, m.WindowCells},
+		{bpfMapWindowSamples, m.WindowSamples},
 	} {
 		if x.m == nil {
 			continue

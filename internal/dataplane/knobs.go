@@ -22,6 +22,9 @@ const (
 func (p *Plane) prepare() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err := p.openWindows(); err != nil {
+		return err
+	}
 	if err := p.exchange(nil); err != nil {
 		return err
 	}

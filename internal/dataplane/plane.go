@@ -42,6 +42,9 @@ type Options struct {
 	MaxEntries int    // prefixes on all lists together, for each address family (default 1 000 000)
 	RingBytes  int    // of the ring of sampled events, a power of two and multiple of the page size (default 256 KiB)
 
+	MaxTargets      int // destinations watched at once, see SetTargets; at most 4096; 0: none, and nothing is counted for any
+	SampleRingBytes int // of the ring of their samples, a power of two and multiple of the page size (default 512 KiB)
+
 	EventsPerSecond int // budget of sampled events over all CPUs; 0: none
 	Limits          traffic.Limits
 	Policies        traffic.Policies
@@ -52,6 +55,8 @@ type Options struct {
 	VerifierLog   bool   // on a refused load, the error carries the verifier's whole log
 	VerifierStats bool   // ask the verifier for its statistics, see Verify
 	Log           *slog.Logger
+
+	histogramMost uint32 // packets of one target, CPU and tick in the histograms; 0: histogramMost. For benchmarks
 }
 
 const (
@@ -69,6 +74,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.RingBytes == 0 {
 		o.RingBytes = defaultRingBytes
+	}
+	if o.SampleRingBytes == 0 {
+		o.SampleRingBytes = defaultSampleRing
+	}
+	if o.histogramMost == 0 {
+		o.histogramMost = histogramMost
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -89,6 +100,7 @@ type Plane struct {
 	running     sync.RWMutex         // held by who runs objs.Sentinel without mu
 	listVersion uint64
 	fence       atomic.Uint32 // orders stores to shared memory; its value means nothing
+	windows     *windowTable  // nil: off
 
 	mu      sync.Mutex // guards what follows
 	knobs   bpfKnobs
@@ -141,6 +153,9 @@ func (p *Plane) configure() error {
 		}
 	}
 	if err := p.seedMeter(); err != nil {
+		return err
+	}
+	if err := p.configureWindows(); err != nil {
 		return err
 	}
 	if p.features.Frags {
@@ -204,7 +219,7 @@ func (p *Plane) Leave() error {
 }
 
 func (p *Plane) free() error {
-	errs := []error{p.objs.Close(), p.lists.close()}
+	errs := []error{p.windows.close(), p.objs.Close(), p.lists.close()}
 	closeAll(p.sections)
 	if p.meter != nil {
 		errs = append(errs, p.meter.Close())

@@ -181,7 +181,8 @@ type Sample struct {
 	Time    time.Time
 	Reason  Reason
 	Outcome Outcome
-	Length  uint32 // bytes on the wire
+	Length  uint32  // bytes on the wire
+	Weight  float64 // packets that it stands for: those of its host, or of what else was counted with it, over their samples
 	// What parsing found; of a tunnel, the packet inside. Addresses are invalid without an IP header.
 	Source, Destination  netip.Addr
 	SourcePort, DestPort uint16
