@@ -322,13 +322,13 @@ static __always_inline bool parse_packet(struct xdp_md *ctx, struct pkt *pkt, en
 		ip = at(ctx, pkt->offset, sizeof(struct ip4_header));
 		if (!ip)
 			return false;
-		pkt->ip_length = 0;
+		pkt->ip_length = pkt->df = 0;
 		more = parse_ip4(pkt, ip);
 	} else {
 		ip = at(ctx, pkt->offset, sizeof(struct ip6_header));
 		if (!ip)
 			return false;
-		pkt->ip_length = 0;
+		pkt->ip_length = pkt->df = 0;
 		more = parse_ip6(ctx, pkt, ip);
 	}
 	pkt->readable = more;

@@ -376,7 +376,7 @@ func newBenchPlane(o Options, counting benchCounting) (*Plane, error) {
 	if err := p.SetTargets([]netip.Prefix{netip.PrefixFrom(benchTarget, benchTarget.BitLen())}); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
-	const tick = floodRate / uint64(time.Second/traffic.Tick)
+	const tick = floodRate / float64(time.Second/traffic.Tick)
 	histograms := distance(tick, histogramAim)
 	if counting == countAll {
 		histograms = 1

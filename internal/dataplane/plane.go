@@ -121,6 +121,18 @@ func New(o Options) (*Plane, error) {
 }
 
 func load(o Options, replay bool) (*Plane, error) {
+	p, err := unloaded(o, replay)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.start(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// unloaded returns a plane whose program is configured and not yet in the kernel.
+func unloaded(o Options, replay bool) (*Plane, error) {
 	features, err := Probe()
 	if err != nil {
 		return nil, err
@@ -130,16 +142,17 @@ func load(o Options, replay bool) (*Plane, error) {
 		return nil, fmt.Errorf("read the embedded BPF object: %w", err)
 	}
 	p := &Plane{o: o, log: o.Log, spec: spec, features: features, replay: replay, sources: &bart.Table[source]{}, links: map[string]*attached{}}
-	if err := p.configure(); err != nil {
-		return nil, err
-	}
+	return p, p.configure()
+}
+
+func (p *Plane) start() error {
 	if err := p.create(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := p.prepare(); err != nil {
-		return nil, errors.Join(err, p.free())
+		return errors.Join(err, p.free())
 	}
-	return p, nil
+	return nil
 }
 
 // configure writes the constants and the sizes into the spec.

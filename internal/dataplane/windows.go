@@ -36,10 +36,9 @@ type windowSeeds [bpfWindowSeedNUM_WINDOW_SEEDS]uint64
 // windowTable is what is counted of each target, in memory that the packet path shares, and
 // who has which slot. bpf/windows.h is the other side.
 type windowTable struct {
-	spec  windowSpec
-	clock func(e *bpfEvent) time.Time // of a sample
-	tick  func(uint32) error          // tells the packet path that the next one begins
-	ring  *ringbuf.Reader
+	spec windowSpec
+	tick func(uint32) error // tells the packet path that the next one begins
+	ring *ringbuf.Reader
 
 	memory [2][]byte // what lines and cells are in
 	lines  []bpfWindowLine
@@ -60,9 +59,12 @@ type windowTable struct {
 	packets    []uint64 // of each slot in this tick
 	perRow     []uint64 // of each row in this tick
 	got        []int    // samples of each slot in this tick
+	most       float64  // samples that a slot may have in a tick
+	clock      clockReading
 	raw        []bpfWindowSample
 	samples    []traffic.Sample
 	windows    []traffic.Window
+	own        traffic.Window // of a wide target's own slot, while it is read
 	stats      WindowStats
 }
 
@@ -88,6 +90,7 @@ type WindowStats struct {
 // configureWindows writes the constants and sizes into the spec; without targets, all of it is pruned.
 func (p *Plane) configureWindows() error {
 	if p.o.MaxTargets == 0 {
+		p.spec.Maps[bpfMapWindowSamples].MaxEntries = uint32(pageSize)
 		return nil
 	}
 	if p.o.MaxTargets < 0 || p.o.MaxTargets > maxTargets {
@@ -96,6 +99,9 @@ func (p *Plane) configureWindows() error {
 	cpus := ebpf.MustPossibleCPU()
 	w := windowSpec{slots: p.o.MaxTargets + 1, replay: p.replay}
 	w.rows = min(cpus, maxWindowCells/w.slots)
+	if w.replay {
+		w.rows = 1 // one packet at a time, and the same samples on whatever CPU it is
+	}
 	w.shared = w.rows < cpus
 	if err := w.seed(); err != nil {
 		return err
@@ -139,14 +145,11 @@ func (p *Plane) openWindows() error {
 		return nil
 	}
 	*w = windowTable{
-		spec: w.spec, clock: sampledLive, tick: func(n uint32) error { return p.objs.WindowTick.Set(n) },
+		spec: w.spec, tick: func(n uint32) error { return p.objs.WindowTick.Set(n) },
 		protected: &bart.Lite{}, holders: map[traffic.Target]*holder{}, candidates: map[traffic.Target]*candidate{},
-		bySlot: make([]*holder, w.spec.slots), windows: make([]traffic.Window, 1),
+		bySlot: make([]*holder, w.spec.slots), most: sampleAim, windows: make([]traffic.Window, 1),
 		packets: make([]uint64, w.spec.slots), got: make([]int, w.spec.slots), perRow: make([]uint64, w.spec.rows),
 		base: make([]bpfWindowCell, w.spec.rows*w.spec.slots), stale: make([]bool, w.spec.rows*w.spec.slots),
-	}
-	if w.spec.replay {
-		w.clock = func(e *bpfEvent) time.Time { return time.Unix(0, int64(e.Time)) }
 	}
 	for slot := w.spec.slots - 1; slot > 0; slot-- {
 		w.free = append(w.free, slot)
@@ -172,7 +175,7 @@ func (w *windowTable) begin() error {
 		w.cells[i].Random = mixWindow(w.spec.seeds[0] + uint64(i))
 	}
 	w.base[0] = bpfWindowCell{}
-	w.watch(0)
+	w.expect(0, 0)
 	w.shareLimits()
 	w.ticks = 1
 	return w.tick(w.ticks)

@@ -19,12 +19,12 @@ func clearWindow(w *traffic.Window, start time.Time, length time.Duration) {
 func (w *windowTable) read() {
 	clear(w.perRow)
 	all := &w.windows[0]
-	w.readSlot(0, all)
+	w.addSlot(0, all)
 	for i := 0; i < len(w.order); {
 		at := i
 		network := &w.windows[1+at]
 		if slot := w.order[at].slot; slot != 0 {
-			w.readSlot(slot, network)
+			w.addSlot(slot, network)
 		}
 		for i++; i < len(w.order) && w.order[i].network == w.order[at]; i++ {
 			host := &w.windows[1+i]
@@ -38,10 +38,23 @@ func (w *windowTable) read() {
 	}
 }
 
+// addSlot adds what was counted of a wide target's own slot.
+func (w *windowTable) addSlot(slot int, to *traffic.Window) {
+	clearWindow(&w.own, time.Time{}, 0)
+	if w.readSlot(slot, &w.own) {
+		addWindow(to, &w.own)
+	}
+}
+
+// addWindow: what has a share of its packets in the histograms is weighed as all of them.
 func addWindow(to, from *traffic.Window) {
 	to.Tally.Add(&from.Tally)
-	to.Histograms.Add(&from.Histograms)
 	to.Lost += from.Lost
+	if from.Counted >= from.Packets || from.Counted == 0 {
+		to.Histograms.Add(&from.Histograms)
+		return
+	}
+	to.AddScaled(&from.Histograms, float64(from.Packets)/float64(from.Counted))
 }
 
 // readSlot adds what a slot has counted on every CPU; false: nothing.

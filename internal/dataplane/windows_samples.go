@@ -33,6 +33,7 @@ const (
 func (w *windowTable) drain() error {
 	w.raw = w.raw[:0]
 	clear(w.got)
+	w.readClock()
 	var record ringbuf.Record
 	for len(w.raw) < maxSampleBacklog {
 		w.raw = append(w.raw, bpfWindowSample{})
@@ -56,10 +57,22 @@ func (w *windowTable) drain() error {
 	return nil
 }
 
-// sampledLive is when the packet of a sample came, of CLOCK_MONOTONIC.
-func sampledLive(e *bpfEvent) time.Time {
-	return time.Now().Add(-time.Duration(monotonic() - e.Time))
+// clockReading is a moment on the packet path's clock, and what time it was.
+type clockReading struct {
+	path uint64
+	time time.Time
 }
+
+// readClock: in replay, the packet path's clock is the time since the Unix epoch.
+func (w *windowTable) readClock() {
+	w.clock = clockReading{0, time.Unix(0, 0)}
+	if !w.spec.replay {
+		w.clock = clockReading{monotonic(), time.Now()}
+	}
+}
+
+// at returns when it was that the packet path's clock said so.
+func (c clockReading) at(path uint64) time.Time { return c.time.Add(time.Duration(path - c.path)) }
 
 // sortSamples puts the samples in the order of the windows, each behind those of its target that
 // came before: a network's are those of its own slot and of its hosts, the interface's are all.
@@ -110,7 +123,7 @@ func (w *windowTable) sample(s *bpfWindowSample) traffic.Sample {
 	e := &s.Event
 	p := parsed(e)
 	return traffic.Sample{
-		Time: w.clock(e), Reason: traffic.Reason(e.Reason), Outcome: traffic.Outcome(e.Outcome), Length: e.Length,
+		Time: w.clock.at(e.Time), Reason: traffic.Reason(e.Reason), Outcome: traffic.Outcome(e.Outcome), Length: e.Length,
 		Weight: max(1, float64(w.packets[s.Slot])/float64(w.got[s.Slot])),
 		Source: p.Source, Destination: p.Destination, SourcePort: p.SourcePort, DestPort: p.DestPort,
 		Protocol: p.Protocol, TCPFlags: p.TCPFlags, TTL: p.TTL, DataOffset: s.DataOffset,
@@ -119,8 +132,10 @@ func (w *windowTable) sample(s *bpfWindowSample) traffic.Sample {
 	}
 }
 
-// watch sets the distances of a slot to every packet, as of one that has been quiet.
-func (w *windowTable) watch(slot int) { w.distances(slot, 1, 1) }
+// expect sets the distances of a slot as for n packets a tick.
+func (w *windowTable) expect(slot int, n float64) {
+	w.distances(slot, distance(n, histogramAim), distance(n, w.most))
+}
 
 func (w *windowTable) distances(slot int, count, sample uint32) {
 	for row := range w.spec.rows {
@@ -154,10 +169,10 @@ func (w *windowTable) shareLimits() {
 
 // shareSamples sets the distances of samples and of packets in the histograms by what each slot had in the last tick.
 func (w *windowTable) shareSamples() {
-	most := fairShare(w.packets)
+	w.most = fairShare(w.packets)
 	for slot, n := range w.packets {
-		if slot == 0 || w.bySlot[slot] != nil {
-			w.distances(slot, distance(n, histogramAim), distance(n, most))
+		if slot == 0 || w.bySlot[slot] != nil && w.bySlot[slot].age > 0 {
+			w.expect(slot, float64(n))
 		}
 	}
 }
@@ -180,6 +195,6 @@ func fairShare(packets []uint64) float64 {
 }
 
 // distance returns which share of n packets, one in how many, gives `aim` of them.
-func distance(n uint64, aim float64) uint32 {
-	return uint32(min(max(1, math.Ceil(float64(n)/aim)), maxDistance))
+func distance(n, aim float64) uint32 {
+	return uint32(min(max(1, math.Ceil(n/aim)), maxDistance))
 }

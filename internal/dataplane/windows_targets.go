@@ -182,7 +182,7 @@ func (w *windowTable) settle() {
 			w.pending = waiting
 			return
 		default:
-			if p = w.enter(t); p != nil {
+			if p = w.enter(t, 0); p != nil {
 				p.fixed = true
 			}
 		}
@@ -190,10 +190,10 @@ func (w *windowTable) settle() {
 	w.pending = waiting
 }
 
-// enter gives a target a free slot; nil: its line is full.
-func (w *windowTable) enter(t traffic.Target) *holder {
+// enter gives a target a free slot, of which about n packets a tick are expected; nil: its line is full.
+func (w *windowTable) enter(t traffic.Target, n float64) *holder {
 	slot := w.free[len(w.free)-1]
-	w.watch(slot)
+	w.expect(slot, n)
 	if !w.publish(t, slot) {
 		w.stats.Unplaced++
 		return nil
@@ -373,7 +373,7 @@ func (w *windowTable) promote() {
 		}
 		switch {
 		case len(w.free) > reserve:
-			w.enter(c.target)
+			w.enter(c.target, c.score)
 		case evictions > 0 && w.evict(c.score*(1-fade)):
 			evictions--
 		default:

@@ -135,15 +135,16 @@ const (
 	SourceNetBins   = 128 // source /24 (IPv6: /48)
 	SourcePortBins  = 64  // layer 4 source port; packets without ports are not counted
 	DestPortBins    = 64
-	LengthBins      = 64 // IP length / 24, the last bin everything from 1512 on
+	LengthBins      = 64 // IP length / 24, the last bin everything from 1512 on; 0 where it makes no sense
 	TTLBins         = 64 // TTL / 4
 	FingerprintBins = 128
 )
 
 // Histograms count a window's packets by hashed values. Above a rate they hold a random share of
-// the packets: Counted of them.
+// the packets: Counted of them. In those of networks and of the interface each host's are scaled up to all of its
+// packets, as each has a share of its own.
 type Histograms struct {
-	Counted     uint64 // packets in the histograms; ≤ the window's packets
+	Counted     uint64 // packets in the histograms, or that they were scaled up to
 	Sources     [SourceBins]uint32
 	SourceNets  [SourceNetBins]uint32
 	SourcePorts [SourcePortBins]uint32
@@ -173,6 +174,26 @@ func addBins(to, from []uint32) {
 	}
 }
 
+// AddScaled adds the counts of o times factor, rounded.
+func (h *Histograms) AddScaled(o *Histograms, factor float64) {
+	addScaled(h.Sources[:], o.Sources[:], factor)
+	addScaled(h.SourceNets[:], o.SourceNets[:], factor)
+	addScaled(h.SourcePorts[:], o.SourcePorts[:], factor)
+	addScaled(h.DestPorts[:], o.DestPorts[:], factor)
+	addScaled(h.Lengths[:], o.Lengths[:], factor)
+	addScaled(h.TTLs[:], o.TTLs[:], factor)
+	addScaled(h.Fingerprints[:], o.Fingerprints[:], factor)
+	h.Counted += uint64(float64(o.Counted)*factor + 0.5)
+}
+
+func addScaled(to, from []uint32, factor float64) {
+	for i, n := range from {
+		if n != 0 {
+			to[i] += uint32(float64(n)*factor + 0.5)
+		}
+	}
+}
+
 // SampleBytes is how much of a sampled packet is kept.
 const SampleBytes = 96
 
@@ -197,11 +218,13 @@ type Sample struct {
 type Window struct {
 	Target Target
 	Start  time.Time     // of the first tick
-	Length time.Duration // a multiple of Tick
+	Length time.Duration // in replay a multiple of Tick; live, the time between two readings, about one
 	Tally
 	Histograms
-	Samples []Sample // at most 500 a tick, in the order of arrival
-	Lost    uint64   // samples that were drawn and did not arrive
+	// Samples are at most 500 a tick; a network's are also those of its hosts, the interface's are all: at most
+	// 2000. Those of each host are in the order of arrival.
+	Samples []Sample
+	Lost    uint64 // samples that were drawn and did not arrive
 }
 
 // Rate returns a count of the window as events per second.

@@ -124,6 +124,7 @@ func isTag(kind layers.EthernetType) bool {
 type upper struct {
 	readable bool   // layer 4 is to be parsed
 	body     []byte // the bytes of layer 4 that are there
+	length   int    // of layer 4, as the IP header announces it
 	version  uint8
 	plain    bool // no extension header
 	// first: in a first fragment, of this packet or of the tunnel's.
@@ -184,7 +185,7 @@ func (d *Decoder) ipv4(p *Packet, data []byte, continued bool) upper {
 	}
 	return upper{
 		readable: p.Fragment != LaterFragment,
-		body:     body, version: 4, plain: true,
+		body:     body, length: total - header, version: 4, plain: true,
 		first: continued || p.Fragment == FirstFragment,
 	}
 }
@@ -282,7 +283,7 @@ func (d *Decoder) extensions(p *Packet, body []byte, length int, continued bool)
 	}
 	return upper{
 		readable: true,
-		body:     body, version: 6, plain: isPlain(&d.ip6),
+		body:     body, length: length, version: 6, plain: isPlain(&d.ip6),
 		first: continued || p.Fragment == FirstFragment,
 	}
 }
@@ -332,7 +333,7 @@ func (d *Decoder) extension(protocol uint8, body []byte) (uint8, int, bool) {
 
 // transport decodes the layer-4 header.
 func (d *Decoder) transport(p *Packet, n upper) {
-	p.SourcePort, p.DestPort, p.TCPFlags = 0, 0, 0
+	p.SourcePort, p.DestPort, p.TCPFlags, p.TCPData = 0, 0, 0, 0
 	misfit := traffic.ReasonMalformed
 	if n.first {
 		misfit = traffic.ReasonFragmentTiny
@@ -351,8 +352,10 @@ func (d *Decoder) transport(p *Packet, n upper) {
 		if d.tcp.DataOffset < 5 {
 			p.note(traffic.ReasonBadHeaderLength)
 		}
-		if int(d.tcp.DataOffset)*4 > len(n.body) {
+		if header := int(d.tcp.DataOffset) * 4; header > len(n.body) {
 			p.note(misfit)
+		} else if header >= 20 {
+			p.TCPData = n.length - header
 		}
 		if impossible(&d.tcp) {
 			p.note(traffic.ReasonBadTCPFlags)

@@ -47,6 +47,7 @@ type Packet struct {
 	SourcePort  uint16
 	DestPort    uint16
 	TCPFlags    uint8 // FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32, ECE 64, CWR 128
+	TCPData     int   // bytes of data, as the IP header announces them
 	TTL         uint8
 	Fragment    Fragment
 	VLANs       uint8 // tags of the outer frame, at most 2

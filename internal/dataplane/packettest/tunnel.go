@@ -45,7 +45,7 @@ func (d *Decoder) enter(p *Packet, n upper) {
 func (d *Decoder) inner(p *Packet, kind layers.EthernetType, body []byte, continued bool) {
 	outer := *p
 	p.Tunnel, p.OuterSource = true, outer.Source
-	p.SourcePort, p.DestPort, p.TCPFlags = 0, 0, 0
+	p.SourcePort, p.DestPort, p.TCPFlags, p.TCPData = 0, 0, 0, 0
 	n := d.network(p, kind, body, continued)
 	if n.readable {
 		d.transport(p, n)
