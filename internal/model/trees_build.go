@@ -13,7 +13,7 @@ import (
 const (
 	maxTrees      = 8192
 	maxTreeNodes  = 1 << 16 // of one tree; node.next counts as far
-	maxModelNodes = 1 << 19 // of all trees
+	maxModelNodes = 1 << 18 // of all trees
 	maxTreeDepth  = 64
 	maxClasses    = 256
 )
@@ -62,7 +62,8 @@ func newTrees(objective Objective, outputs, features int, baseScore []float32) (
 	return t, nil
 }
 
-// logit is XGBoost's, with its clamp, to one rounding of float32.
+// logit is XGBoost's, with its clamp, rounded once. XGBoost uses the logf of its C
+// library, which rounds about one value in 300 the other way (glibc); 0.5 is exact.
 func logit(p float32) float32 {
 	const edge = 1e-6
 	p = min(max(p, edge), 1-float32(edge))

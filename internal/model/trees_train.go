@@ -58,7 +58,8 @@ func startTrees(data Data, p *TreeParams) (*Trees, error) {
 // Continue returns a new ensemble of t's trees followed by p.Rounds more that are
 // grown on data, which has t's features in t's order: incremental boosting. What t
 // knows fades only as far as data contradicts it, so data should hold old rows
-// besides the new. Objective, Classes, BaseScore and Schema of p are not used.
+// besides the new. With EarlyStop, no round is kept that is not better than t on
+// the validation rows. Objective, Classes, BaseScore and Schema of p are not used.
 func (t *Trees) Continue(ctx context.Context, data Data, p TreeParams) (*Trees, error) {
 	p.Objective, p.Classes, p.BaseScore = t.objective, len(t.base), 0.5
 	if err := p.check(); err != nil {
@@ -112,7 +113,7 @@ func boost(ctx context.Context, t *Trees, data Data, p *TreeParams) error {
 		held = newFit(t, *p.Validation)
 	}
 	g := newGrower(data, p)
-	stop := newStopper(t, p)
+	stop := newStopper(t, p, held)
 	for round := 1; round <= p.Rounds; round++ {
 		if err := growRound(ctx, t, g, train, held); err != nil {
 			return fmt.Errorf("round %d: %w", round, err)
@@ -155,8 +156,12 @@ type stopper struct {
 	keep  int // trees up to there
 }
 
-func newStopper(t *Trees, p *TreeParams) *stopper {
-	return &stopper{trees: t, p: p, best: math.Inf(1), keep: len(t.roots)}
+func newStopper(t *Trees, p *TreeParams, held *fit) *stopper {
+	s := &stopper{trees: t, p: p, best: math.Inf(1), keep: len(t.roots)}
+	if held != nil && len(t.roots) > 0 { // what is continued may be the best already
+		s.best = held.loss()
+	}
+	return s
 }
 
 // after notes the losses of a round and says whether it was the last.

@@ -352,6 +352,26 @@ func TestContinueLearnsNewRows(t *testing.T) {
 	}
 }
 
+// TestContinueMayKeepNothing: rows labelled at random make nothing better.
+func TestContinueMayKeepNothing(t *testing.T) {
+	p := DefaultTreeParams()
+	p.Rounds, p.MaxDepth = 15, 3
+	first := mustTrain(t, blobs(20, 600, 2), p)
+	noise, held := blobs(21, 200, 2), blobs(22, 300, 2)
+	rng := rand.New(rand.NewPCG(1, 5))
+	for i := range noise.Y {
+		noise.Y[i] = rng.IntN(2)
+	}
+	p.Validation, p.EarlyStop = &held, 2
+	same, err := first.Continue(context.Background(), noise, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytesOf(t, same) != bytesOf(t, first) {
+		t.Errorf("%d trees were added: log-loss %g, was %g", same.Len()-first.Len(), lossOf(t, same, held), lossOf(t, first, held))
+	}
+}
+
 // TestTrainedModelsSurviveTheirFile: bit for bit, in both encodings.
 func TestTrainedModelsSurviveTheirFile(t *testing.T) {
 	train, test := vectorData(t, "classes_", "classes")

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math"
 	"slices"
@@ -282,12 +281,7 @@ func (r *ubjReader) typedArray() (value, error) {
 	return v, err
 }
 
-// writeUBJ writes v with the members of objects in the order of their names.
-func writeUBJ(w io.Writer, v value) error {
-	_, err := w.Write(appendUBJ(nil, v))
-	return err
-}
-
+// appendUBJ appends v with the members of objects in the order of their names.
 func appendUBJ(b []byte, v value) []byte {
 	switch v.kind {
 	case kindNull:

@@ -91,11 +91,11 @@ func decodeTrees(v value) (*Trees, error) {
 
 // decodeLearner reads the objective and the shape of the model.
 func decodeLearner(learner place) (*Trees, error) {
-	objective, outputs, err := decodeObjective(learner)
+	param, err := learner.member("learner_model_param")
 	if err != nil {
 		return nil, err
 	}
-	param, err := learner.member("learner_model_param")
+	objective, outputs, err := decodeObjective(learner, param)
 	if err != nil {
 		return nil, err
 	}
@@ -119,16 +119,12 @@ func decodeLearner(learner place) (*Trees, error) {
 }
 
 // decodeObjective returns the objective and the number of margins.
-func decodeObjective(learner place) (Objective, int, error) {
+func decodeObjective(learner, param place) (Objective, int, error) {
 	p, err := learner.member("objective")
 	if err != nil {
 		return 0, 0, err
 	}
 	name, err := p.string("name")
-	if err != nil {
-		return 0, 0, err
-	}
-	param, err := learner.member("learner_model_param")
 	if err != nil {
 		return 0, 0, err
 	}

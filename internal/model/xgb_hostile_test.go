@@ -227,7 +227,8 @@ func (e *endless) Read(b []byte) (int, error) {
 
 type failing struct{}
 
-func (failing) Read([]byte) (int, error) { return 0, errors.New("the disk is gone") }
+func (failing) Read([]byte) (int, error)  { return 0, errors.New("the disk is gone") }
+func (failing) Write([]byte) (int, error) { return 0, errors.New("the disk is gone") }
 
 func TestReadersHaveBounds(t *testing.T) {
 	file := &endless{}
@@ -238,6 +239,34 @@ func TestReadersHaveBounds(t *testing.T) {
 		t.Errorf("%d bytes were read", file.read)
 	}
 	if _, err := ReadTrees(failing{}); err == nil || !strings.Contains(err.Error(), "the disk is gone") {
+		t.Error(err)
+	}
+}
+
+// TestLargestModels are read again, or not written in the first place.
+func TestLargestModels(t *testing.T) {
+	full := randomTrees(t, 1, Softmax, 8, 40, 128, 6) // 1024 trees, 130 048 nodes
+	if _, err := ParseTrees([]byte(bytesOf(t, full))); err != nil {
+		t.Error(err)
+	}
+	var json bytes.Buffer
+	if err := full.WriteJSON(&json); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadTrees(&json); err != nil {
+		t.Error(err)
+	}
+	larger := randomTrees(t, 1, Logistic, 1, 40, 8, 14) // 262 136 nodes
+	if _, err := ParseTrees([]byte(bytesOf(t, larger))); err != nil {
+		t.Error(err)
+	}
+	for i := range larger.stats { // in as many digits as a number may have
+		larger.stats[i] = stat{cover: 1.1754945e-38, gain: -1.1754945e-38, weight: -1.1754945e-38}
+	}
+	if err := larger.WriteJSON(&json); err == nil || !strings.Contains(err.Error(), "at most 16777216 can be read again") || json.Len() > 0 {
+		t.Errorf("%v, %d bytes were written", err, json.Len())
+	}
+	if err := small(t).WriteUBJ(failing{}); err == nil || !strings.Contains(err.Error(), "write model: the disk is gone") {
 		t.Error(err)
 	}
 }

@@ -3,6 +3,7 @@
 package model
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"strconv"
@@ -14,18 +15,28 @@ const noParent = 1<<31 - 1
 
 // WriteJSON writes the model as XGBoost 1.7.4 does, so that every later one reads
 // it too. The bytes depend on nothing but the model; one that XGBoost 1.7.4 wrote,
-// without names and pruned nodes, comes out as it went in.
+// without names and pruned nodes, comes out as it went in, but for multi:softmax,
+// which becomes multi:softprob.
 func (t *Trees) WriteJSON(w io.Writer) error {
-	if err := writeJSON(w, t.encode()); err != nil {
+	var file bytes.Buffer
+	if err := writeJSON(&file, t.encode()); err != nil {
 		return fmt.Errorf("write model: %w", err)
 	}
-	return nil
+	return writeModel(w, file.Bytes())
 }
 
 // WriteUBJ is WriteJSON in XGBoost's binary encoding, of about the same size but
 // faster to read.
 func (t *Trees) WriteUBJ(w io.Writer) error {
-	if err := writeUBJ(w, t.encode()); err != nil {
+	return writeModel(w, appendUBJ(nil, t.encode()))
+}
+
+// writeModel writes only what can be read again.
+func writeModel(w io.Writer, file []byte) error {
+	if len(file) > MaxModelBytes {
+		return fmt.Errorf("write model: it would have %d bytes, at most %d can be read again", len(file), MaxModelBytes)
+	}
+	if _, err := w.Write(file); err != nil {
 		return fmt.Errorf("write model: %w", err)
 	}
 	return nil
