@@ -7,43 +7,48 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
 // drawn is what a family draws of an attack: its vectors with their shares of the packets.
 type drawn struct {
-	kind, protocol string
-	vectors        []vector
-	weights        []float64
-	also           []string // kinds of further vectors
+	kind     traffic.Kind
+	protocol string
+	vectors  []vector
+	weights  []float64
+	also     []traffic.Kind // kinds of further vectors
 }
 
 // one is the attack of a single vector.
-func one(kind string, v vector) drawn { return drawn{kind: kind, vectors: []vector{v}} }
+func one(kind traffic.Kind, v vector) drawn { return drawn{kind: kind, vectors: []vector{v}} }
 
 func drawSYN(r *rng) drawn {
-	return one(KindSYN, synVector(r, anySenders(r), r.chance(.3)))
+	return one(traffic.KindSYNFlood, synVector(r, anySenders(r), r.chance(.3)))
 }
 
 func drawACK(r *rng) drawn {
-	return one(KindACK, tcpVector(r, anySenders(r), pick[uint8](r, flagACK, flagACK, flagACK|flagPSH), 1200))
+	return one(traffic.KindACKFlood, tcpVector(r, anySenders(r), pick[uint8](r, flagACK, flagACK, flagACK|flagPSH), 1200))
 }
 
-func drawUDP(r *rng) drawn { return one(KindUDP, udpVector(r, anySenders(r))) }
+func drawUDP(r *rng) drawn { return one(traffic.KindUDPFlood, udpVector(r, anySenders(r))) }
 
-func drawICMP(r *rng) drawn { return one(KindICMP, icmpVector(r, anySenders(r))) }
+func drawICMP(r *rng) drawn { return one(traffic.KindICMPFlood, icmpVector(r, anySenders(r))) }
 
 func drawAmplification(r *rng) drawn { return drawService(r, pick(r, services...)) }
 
 func drawService(r *rng, s service) drawn {
-	d := one(KindAmplification, amplificationVector(r, s, reflectors(r, int(r.logUniform(50, 20000)))))
+	d := one(traffic.KindAmplification, amplificationVector(r, s, reflectors(r, int(r.logUniform(50, 20000)))))
 	d.protocol = s.name
 	return d
 }
 
-func drawFragments(r *rng) drawn { return one(KindFragment, fragmentVector(r, anySenders(r))) }
+func drawFragments(r *rng) drawn {
+	return one(traffic.KindFragmentFlood, fragmentVector(r, anySenders(r)))
+}
 
 func drawSYNACK(r *rng) drawn {
-	d := one(KindACK, synackVector(r, reflectors(r, int(r.logUniform(500, 20000)))))
+	d := one(traffic.KindACKFlood, synackVector(r, reflectors(r, int(r.logUniform(500, 20000)))))
 	d.protocol = "tcp"
 	return d
 }
@@ -61,7 +66,7 @@ func drawMixed(r *rng) drawn {
 	for range r.between(1, 3) {
 		other := drawAny(r)
 		d.vectors = append(d.vectors, other.vectors...)
-		d.also = append(d.also, other.kind)
+		d.also = append(d.also, other.kind, traffic.KindOther)
 		w := r.uniform(.2, .9)
 		weights = append(weights, w)
 		sum += w
@@ -74,7 +79,7 @@ func drawMixed(r *rng) drawn {
 }
 
 // attack is a family whose vectors draw makes.
-func attack(name, kind string, draw func(*rng) drawn) family {
+func attack(name string, kind traffic.Kind, draw func(*rng) drawn) family {
 	return family{
 		name: name, kind: kind,
 		describe: func(r *rng, s *Scenario) { s.label(draw(r)) },
@@ -87,15 +92,15 @@ func attack(name, kind string, draw func(*rng) drawn) family {
 
 // label says what was drawn.
 func (s *Scenario) label(d drawn) {
-	if s.Kind == "" {
+	if s.Kind == traffic.KindBenign {
 		s.Kind = d.kind
 	} else if s.Kind != d.kind {
-		s.Also = []string{d.kind}
+		s.Also = []traffic.Kind{d.kind}
 	}
 	s.Also = append(s.Also, d.also...)
 	s.Protocol = d.protocol
 	if s.Protocol == "tcp" {
-		s.Also = append(s.Also, KindAmplification)
+		s.Also = append(s.Also, traffic.KindAmplification)
 	}
 }
 
@@ -141,14 +146,14 @@ func slope(r *rng, s *Scenario) func(time.Duration) float64 {
 
 // shaped is a family of any vectors whose rate goes its own way.
 func shaped(name string, shape func(*rng, *Scenario) func(time.Duration) float64) family {
-	f := attack(name, "", drawAny)
+	f := attack(name, traffic.KindBenign, drawAny)
 	f.shape = shape
 	return f
 }
 
 // carpet spreads an attack over a /24 or a /48.
 func carpet(name string, draw func(*rng) drawn) family {
-	f := attack(name, KindCarpet, draw)
+	f := attack(name, traffic.KindCarpet, draw)
 	f.event = func(r *rng, s *Scenario) (Stream, error) {
 		d := draw(r)
 		net := addressOf(s.Target).network()
@@ -217,41 +222,41 @@ var families []family
 
 func init() {
 	families = slices.Concat([]family{
-		attack("syn_spoofed", KindSYN, func(r *rng) drawn { return one(KindSYN, synVector(r, spoofed(r), false)) }),
-		attack("syn_options", KindSYN, func(r *rng) drawn { return one(KindSYN, synVector(r, anySenders(r), true)) }),
-		attack("syn_botnet", KindSYN, func(r *rng) drawn {
-			return one(KindSYN, synVector(r, botnet(r, int(r.logUniform(1, 20000))), false))
+		attack("syn_spoofed", traffic.KindSYNFlood, func(r *rng) drawn { return one(traffic.KindSYNFlood, synVector(r, spoofed(r), false)) }),
+		attack("syn_options", traffic.KindSYNFlood, func(r *rng) drawn { return one(traffic.KindSYNFlood, synVector(r, anySenders(r), true)) }),
+		attack("syn_botnet", traffic.KindSYNFlood, func(r *rng) drawn {
+			return one(traffic.KindSYNFlood, synVector(r, botnet(r, int(r.logUniform(1, 20000))), false))
 		}),
-		attack("ack_flood", KindACK, drawACK),
-		attack("rst_flood", KindACK, func(r *rng) drawn {
-			return one(KindACK, tcpVector(r, anySenders(r), pick[uint8](r, flagRST, flagRST|flagACK, flagFIN|flagACK), 0))
+		attack("ack_flood", traffic.KindACKFlood, drawACK),
+		attack("rst_flood", traffic.KindACKFlood, func(r *rng) drawn {
+			return one(traffic.KindACKFlood, tcpVector(r, anySenders(r), pick[uint8](r, flagRST, flagRST|flagACK, flagFIN|flagACK), 0))
 		}),
-		attack("synack_reflection", KindACK, drawSYNACK),
-		attack("tcp_flags", KindOther, func(r *rng) drawn {
-			return one(KindOther, tcpVector(r, anySenders(r), pick[uint8](r, 0, flagFIN|flagPSH|flagURG, flagSYN|flagFIN, flagFIN, flagURG|flagACK), 200))
+		attack("synack_reflection", traffic.KindACKFlood, drawSYNACK),
+		attack("tcp_flags", traffic.KindOther, func(r *rng) drawn {
+			return one(traffic.KindOther, tcpVector(r, anySenders(r), pick[uint8](r, 0, flagFIN|flagPSH|flagURG, flagSYN|flagFIN, flagFIN, flagURG|flagACK), 200))
 		}),
-		attack("udp_spoofed", KindUDP, func(r *rng) drawn { return one(KindUDP, udpVector(r, spoofed(r))) }),
-		attack("udp_botnet", KindUDP, func(r *rng) drawn {
-			return one(KindUDP, udpVector(r, botnet(r, int(r.logUniform(1, 20000)))))
+		attack("udp_spoofed", traffic.KindUDPFlood, func(r *rng) drawn { return one(traffic.KindUDPFlood, udpVector(r, spoofed(r))) }),
+		attack("udp_botnet", traffic.KindUDPFlood, func(r *rng) drawn {
+			return one(traffic.KindUDPFlood, udpVector(r, botnet(r, int(r.logUniform(1, 20000)))))
 		}),
-		attack("icmp_flood", KindICMP, drawICMP),
-		attack("other_protocol", KindOther, func(r *rng) drawn { return one(KindOther, otherVector(r, anySenders(r))) }),
-		attack("fragment_flood", KindFragment, drawFragments),
-		{name: "connection_flood", kind: KindConnection, event: connections},
+		attack("icmp_flood", traffic.KindICMPFlood, drawICMP),
+		attack("other_protocol", traffic.KindOther, func(r *rng) drawn { return one(traffic.KindOther, otherVector(r, anySenders(r))) }),
+		attack("fragment_flood", traffic.KindFragmentFlood, drawFragments),
+		{name: "connection_flood", kind: traffic.KindConnectionFlood, event: connections},
 	}, amplifications(), []family{
 		carpet("carpet_syn", drawSYN),
 		carpet("carpet_udp", drawUDP),
 		carpet("carpet_amplification", drawAmplification),
 		shaped("pulse_wave", pulses),
 		shaped("slow_ramp", slope),
-		attack("mixed", "", drawMixed),
+		attack("mixed", traffic.KindBenign, drawMixed),
 	}, calm())
 }
 
 // amplifications is one family a service.
 func amplifications() (list []family) {
 	for _, s := range services {
-		list = append(list, attack("amplification_"+s.name, KindAmplification, func(r *rng) drawn { return drawService(r, s) }))
+		list = append(list, attack("amplification_"+s.name, traffic.KindAmplification, func(r *rng) drawn { return drawService(r, s) }))
 	}
 	return list
 }

@@ -42,7 +42,7 @@ func BenchmarkNormal(b *testing.B) {
 func BenchmarkAttack(b *testing.B) {
 	for _, family := range []string{"syn_spoofed", "udp_botnet", "amplification_dns", "connection_flood"} {
 		b.Run(family, func(b *testing.B) {
-			s := Scenario{Family: family, Kind: "x", Profile: "web", Target: target4, End: math.MaxInt64 / 2, Ratio: 100, Baseline: 1e4, Seed: 3}
+			s := Scenario{Family: family, Kind: traffic.KindOther, Profile: "web", Target: target4, End: math.MaxInt64 / 2, Ratio: 100, Baseline: 1e4, Seed: 3}
 			stream, err := s.Event()
 			if err != nil {
 				b.Fatal(err)

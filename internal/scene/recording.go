@@ -10,14 +10,16 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
 // Recording is a real capture, held in memory, that can be put into a scene.
 type Recording struct {
 	File     string
-	Kind     string   // of the attack; empty: nothing may happen
-	Also     []string // other kinds that are no mistake
-	Protocol string   // of amplification
+	Kind     traffic.Kind   // of the attack; KindBenign: nothing may happen
+	Also     []traffic.Kind // other kinds that are no mistake
+	Protocol string         // of amplification
 	Packets  int
 	Rate     float64       // packets a second of the recording itself
 	Span     time.Duration // from its first packet to its last
@@ -28,13 +30,13 @@ type Recording struct {
 
 // recordings are the attacks of ../shared/data, by folder.
 var recordings = []Recording{
-	{File: "attack-real/amp.TCP.reflection.SYNACK.pcap", Kind: KindACK, Also: []string{KindAmplification}, Protocol: "tcp"},
-	{File: "attack-real/amp.UDP.isakmp.pcap", Kind: KindAmplification, Protocol: "isakmp"},
-	{File: "attack-real/amp.UDP.snmp.src161.pcapng", Kind: KindAmplification, Protocol: "snmp"},
-	{File: "attack-real/pkt.TCP.synflood.spoofed.pcap", Kind: KindSYN},
-	{File: "attack-lab/CIC-DDoS-2019-SynFlood.pcap", Kind: KindSYN},
-	{File: "attack-lab/lucid-old-synflood-77f247c0.pcap", Kind: KindSYN},
-	{File: "attack-lab/ddosgrid-synflood.pcap", Kind: KindSYN},
+	{File: "attack-real/amp.TCP.reflection.SYNACK.pcap", Kind: traffic.KindACKFlood, Also: []traffic.Kind{traffic.KindAmplification}, Protocol: "tcp"},
+	{File: "attack-real/amp.UDP.isakmp.pcap", Kind: traffic.KindAmplification, Protocol: "isakmp"},
+	{File: "attack-real/amp.UDP.snmp.src161.pcapng", Kind: traffic.KindAmplification, Protocol: "snmp"},
+	{File: "attack-real/pkt.TCP.synflood.spoofed.pcap", Kind: traffic.KindSYNFlood},
+	{File: "attack-lab/CIC-DDoS-2019-SynFlood.pcap", Kind: traffic.KindSYNFlood},
+	{File: "attack-lab/lucid-old-synflood-77f247c0.pcap", Kind: traffic.KindSYNFlood},
+	{File: "attack-lab/ddosgrid-synflood.pcap", Kind: traffic.KindSYNFlood},
 }
 
 // controls are no floods: scans, broken packets, probing, and an attack on a web server at two packets a second.
@@ -204,7 +206,7 @@ func (p *evenPlayer) Next(out *Packet) bool {
 	f := p.buf[:copy(p.buf[:], p.rec.frames[p.next])]
 	p.next = (p.next + 1) % p.rec.Packets
 	redirect(f, p.dst)
-	out.Time, out.Frame, out.Attack = time.Duration(p.lapse.clock(p.at)), f, p.rec.Kind != ""
+	out.Time, out.Frame, out.Attack = time.Duration(p.lapse.clock(p.at)), f, p.rec.Kind != traffic.KindBenign
 	return true
 }
 
@@ -250,7 +252,7 @@ func (p *player) Next(out *Packet) bool {
 		}
 		f := p.buf[:copy(p.buf[:], p.rec.frames[i])]
 		redirect(f, p.dst)
-		out.Time, out.Frame, out.Attack = time.Duration(p.lapse.clock(at)), f, p.rec.Kind != ""
+		out.Time, out.Frame, out.Attack = time.Duration(p.lapse.clock(at)), f, p.rec.Kind != traffic.KindBenign
 		return true
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
 // realAttacks returns those of ../shared/data, or, without them, the small one of testdata.
@@ -30,7 +32,7 @@ func realAttacks(t *testing.T) []*Recording {
 	if err != nil {
 		t.Fatal(err)
 	}
-	small.Kind = KindACK
+	small.Kind = traffic.KindACKFlood
 	return []*Recording{small}
 }
 
@@ -94,7 +96,7 @@ func TestCatalogueOfRecordings(t *testing.T) {
 		t.Fatalf("%d scenarios, %v", len(list), err)
 	}
 	for _, s := range list {
-		if !s.Target.Is4() || s.Kind == "" {
+		if !s.Target.Is4() || !s.Attack() {
 			t.Errorf("%s: target %v, kind %q", s.Name, s.Target, s.Kind)
 		}
 		before, during, attack := measure(t, &s, open(t, &s))
@@ -134,7 +136,7 @@ func TestControls(t *testing.T) {
 }
 
 func TestWriteCapture(t *testing.T) {
-	s := Scenario{Family: "udp_spoofed", Kind: KindUDP, Profile: "dns", Target: target6, End: time.Second, Length: time.Second, Ratio: 3, Baseline: 200, Seed: 2}
+	s := Scenario{Family: "udp_spoofed", Kind: traffic.KindUDPFlood, Profile: "dns", Target: target6, End: time.Second, Length: time.Second, Ratio: 3, Baseline: 200, Seed: 2}
 	var want []Packet
 	for p := range All(open(t, &s)) {
 		p.Frame = slices.Clone(p.Frame)

@@ -11,28 +11,15 @@ import (
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
-// The kinds of attacks.
-const (
-	KindSYN           = "syn_flood"
-	KindACK           = "ack_flood" // all TCP that belongs to no connection: ACK, RST, SYN-ACK
-	KindUDP           = "udp_flood"
-	KindICMP          = "icmp_flood"
-	KindAmplification = "amplification"
-	KindFragment      = "fragment_flood"
-	KindConnection    = "connection_flood"
-	KindCarpet        = "carpet"
-	KindOther         = "other"
-)
-
 // Scenario is normal traffic of one target and at most one event in it: an attack, or something at which
 // nothing may happen. Everything that it does not say follows from its seed.
 type Scenario struct {
 	Name     string
-	Family   string   // one of Families, or the file of the recording
-	Kind     string   // of the attack; empty: nothing may happen
-	Also     []string // other kinds that are no mistake
-	Protocol string   // of amplification: dns, ntp, …; tcp for SYN-ACK
-	Profile  string   // one of Profiles
+	Family   string         // one of Families, or the file of the recording
+	Kind     traffic.Kind   // of the attack; KindBenign: nothing may happen
+	Also     []traffic.Kind // other kinds that are no mistake; of a carpet and a mixture, those of its vectors
+	Protocol string         // of amplification: dns, ntp, …; tcp for SYN-ACK
+	Profile  string         // one of Profiles
 	Target   netip.Addr
 	Onset    time.Duration // when the event begins
 	End      time.Duration // when it is over; of surges, when they begin to fade
@@ -48,7 +35,15 @@ type Scenario struct {
 }
 
 // Attack reports whether the event is one.
-func (s *Scenario) Attack() bool { return s.Kind != "" }
+func (s *Scenario) Attack() bool { return s.Kind != traffic.KindBenign }
+
+// Class returns the kind as one host sees it: of a carpet, that of what falls on it.
+func (s *Scenario) Class() traffic.Kind {
+	if s.Kind == traffic.KindCarpet && len(s.Also) > 0 {
+		return s.Also[0]
+	}
+	return s.Kind
+}
 
 // Normal returns the traffic that the event happens in. A carpet has it on some hosts of its network.
 func (s *Scenario) Normal() (Normal, error) {
@@ -57,7 +52,7 @@ func (s *Scenario) Normal() (Normal, error) {
 		Profile: p, Targets: []netip.Addr{s.Target}, Rate: s.Baseline, Arrival: s.Arrival,
 		Begin: s.Begin, Lapse: s.Lapse, Seed: s.Seed,
 	}
-	if s.Kind == KindCarpet { // so that the network has a baseline of its own
+	if s.Kind == traffic.KindCarpet { // so that the network has a baseline of its own
 		host := s.Target
 		for range 7 {
 			host = host.Next()
@@ -163,7 +158,7 @@ func (s *Scenario) Shape() func(time.Duration) float64 {
 // family is one way in which events of a kind come about.
 type family struct {
 	name string
-	kind string // of its attacks; empty: nothing may happen, or the vectors say
+	kind traffic.Kind // of its attacks; KindBenign: nothing may happen, or the vectors say
 	// describe draws what a scenario of the family is labelled with.
 	describe func(r *rng, s *Scenario)
 	event    func(r *rng, s *Scenario) (Stream, error)
@@ -255,14 +250,14 @@ func Catalogue(o CatalogueOptions) ([]Scenario, error) {
 	for _, rec := range o.Recordings {
 		f := &family{name: rec.File, kind: rec.Kind, only4: true}
 		ratios := o.Ratios
-		if rec.Kind == "" {
+		if rec.Kind == traffic.KindBenign {
 			ratios = []float64{1} // whatever that is: below
 		}
 		for _, ratio := range ratios {
 			for draw := range o.Draws {
 				s := o.draw(f, ratio, draw)
 				s.Recording, s.Also, s.Protocol = rec, rec.Also, rec.Protocol
-				if rec.Kind == "" {
+				if rec.Kind == traffic.KindBenign {
 					s.Ratio = rec.Rate / s.Local()
 				}
 				list = append(list, s)

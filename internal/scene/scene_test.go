@@ -184,7 +184,7 @@ func onesComplement(b []byte, skip int) uint16 {
 func TestFragmentsMakeDatagrams(t *testing.T) {
 	for _, target := range []netip.Addr{target4, target6} {
 		s := Scenario{
-			Family: "amplification_cldap", Kind: KindAmplification, Profile: "web", Target: target,
+			Family: "amplification_cldap", Kind: traffic.KindAmplification, Profile: "web", Target: target,
 			Onset: 0, End: 500 * time.Millisecond, Length: time.Second, Ratio: 10, Baseline: 300, Seed: 4,
 		}
 		stream, err := s.Event()
@@ -246,16 +246,16 @@ func measure(t *testing.T, s *Scenario, stream Stream) (before, during traffic.T
 // Every family of attacks is what it says: its rate is the ratio's, and its packets are of its kind.
 func TestAttacksAreWhatTheySay(t *testing.T) {
 	share := func(n, of uint64) float64 { return float64(n) / float64(max(of, 1)) }
-	kinds := map[string]func(*traffic.Tally) float64{
-		KindSYN:           func(c *traffic.Tally) float64 { return share(c.SYN, c.Packets) },
-		KindACK:           func(c *traffic.Tally) float64 { return share(c.TCP-c.SYN, c.Packets) },
-		KindUDP:           func(c *traffic.Tally) float64 { return share(c.UDP, c.Packets) },
-		KindICMP:          func(c *traffic.Tally) float64 { return share(c.ICMP, c.Packets) },
-		KindFragment:      func(c *traffic.Tally) float64 { return share(c.Fragments, c.Packets) },
-		KindConnection:    func(c *traffic.Tally) float64 { return share(c.TCP, c.Packets) },
-		KindOther:         func(c *traffic.Tally) float64 { return share(c.Other+c.Malformed+c.TCP, c.Packets) },
-		KindAmplification: func(c *traffic.Tally) float64 { return share(c.UDP-c.Reflections[0]+c.Fragments, c.Packets) },
-		KindCarpet:        func(*traffic.Tally) float64 { return 1 },
+	kinds := map[traffic.Kind]func(*traffic.Tally) float64{
+		traffic.KindSYNFlood:        func(c *traffic.Tally) float64 { return share(c.SYN, c.Packets) },
+		traffic.KindACKFlood:        func(c *traffic.Tally) float64 { return share(c.TCP-c.SYN, c.Packets) },
+		traffic.KindUDPFlood:        func(c *traffic.Tally) float64 { return share(c.UDP, c.Packets) },
+		traffic.KindICMPFlood:       func(c *traffic.Tally) float64 { return share(c.ICMP, c.Packets) },
+		traffic.KindFragmentFlood:   func(c *traffic.Tally) float64 { return share(c.Fragments, c.Packets) },
+		traffic.KindConnectionFlood: func(c *traffic.Tally) float64 { return share(c.TCP, c.Packets) },
+		traffic.KindOther:           func(c *traffic.Tally) float64 { return share(c.Other+c.Malformed+c.TCP, c.Packets) },
+		traffic.KindAmplification:   func(c *traffic.Tally) float64 { return share(c.UDP-c.Reflections[0]+c.Fragments, c.Packets) },
+		traffic.KindCarpet:          func(*traffic.Tally) float64 { return 1 },
 	}
 	list, err := Catalogue(CatalogueOptions{
 		Seed: 3, Draws: 3, Ratios: []float64{.5, 10}, Low: 800, High: 1200,
@@ -282,14 +282,14 @@ func TestAttacksAreWhatTheySay(t *testing.T) {
 			if rate > 1.1 {
 				t.Errorf("%s: %.2f of its height on average", s.Name, rate)
 			}
-		case s.Kind == KindConnection && (rate < .5 || rate > 1.1), // it takes a while until the first ones end
-			s.Kind != KindConnection && (rate < .85 || rate > 1.15):
+		case s.Kind == traffic.KindConnectionFlood && (rate < .5 || rate > 1.1), // it takes a while until the first ones end
+			s.Kind != traffic.KindConnectionFlood && (rate < .85 || rate > 1.15):
 			t.Errorf("%s: %.2f of the rate it says", s.Name, rate)
 		}
 		if s.Family != "mixed" && kinds[s.Kind](&during) < .9 {
 			t.Errorf("%s: only %.2f of its packets are of a %s: %+v", s.Name, kinds[s.Kind](&during), s.Kind, during)
 		}
-		if s.Kind == KindAmplification && (s.Protocol == "" || services[0].name != "dns") {
+		if s.Kind == traffic.KindAmplification && (s.Protocol == "" || services[0].name != "dns") {
 			t.Errorf("%s: no protocol", s.Name)
 		}
 	}
@@ -297,7 +297,7 @@ func TestAttacksAreWhatTheySay(t *testing.T) {
 
 func TestSpoofedSYNsHaveNoOptions(t *testing.T) {
 	for family, want := range map[string]bool{"syn_spoofed": true, "syn_botnet": true, "syn_options": false} {
-		s := Scenario{Family: family, Kind: KindSYN, Profile: "web", Target: target4, End: time.Second, Length: time.Second, Ratio: 10, Baseline: 500, Seed: 9}
+		s := Scenario{Family: family, Kind: traffic.KindSYNFlood, Profile: "web", Target: target4, End: time.Second, Length: time.Second, Ratio: 10, Baseline: 500, Seed: 9}
 		stream, err := s.Event()
 		if err != nil {
 			t.Fatal(err)
