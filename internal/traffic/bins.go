@@ -8,12 +8,14 @@ import (
 	"net/netip"
 )
 
-// This file says where a packet is counted in the histograms of a Window. The packet path and
-// the window counter of internal/scene both go by it:
+// This file says where a packet is counted in the histograms of a Window by counters in Go, that of
+// internal/scene above all. The packet path (bpf/windows.h) hashes the same values, with seeds and an order of
+// bits of its own: a value has another bin there, and shares it with others by chance, which
+// changes nothing of what a histogram's shape says.
 //
 //	bin = HashMix(seed XOR value) >> (64 − log2(bins))
 //
-// with one secret seed for each hashed histogram (Seeds), and these values:
+// with one seed for each hashed histogram (Seeds), and these values:
 //
 //	Sources       SourceValue: IPv4: the address as a big-endian number; IPv6: its upper 64 bits
 //	SourceNets    SourceNetValue: IPv4: the upper 24 bits; IPv6: the upper 48
@@ -23,7 +25,7 @@ import (
 //
 // Lengths and TTLs are not hashed: LengthBin, TTLBin.
 
-// Seeds are the secrets of the hashed histograms, drawn anew when the program is loaded.
+// Seeds are those of the hashed histograms.
 type Seeds struct {
 	Source, SourceNet, SourcePort, DestPort, Fingerprint uint64
 }
