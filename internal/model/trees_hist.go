@@ -82,11 +82,8 @@ func evenRanks(values []ranked, n int) (chosen []ranked) {
 	at, newest := 1, 0
 	for k := 1; k < steps; k++ {
 		rank := float64(k)*span/float64(steps) + begin
-		for at < last && 2*rank >= values[at+1].below+values[at+1].upTo() {
+		for at+1 < last && 2*rank >= values[at+1].below+values[at+1].upTo() {
 			at++
-		}
-		if at == last {
-			break
 		}
 		nearest := at
 		if 2*rank >= values[at].upTo()+values[at+1].below {

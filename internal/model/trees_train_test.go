@@ -219,6 +219,40 @@ func TestWeightsCount(t *testing.T) {
 	}
 }
 
+// TestWeightlessRowsDoNotCount: not as rows, and not as edges of bins.
+func TestWeightlessRowsDoNotCount(t *testing.T) {
+	d := blobs(2, 300, 2)
+	more := blobs(2, 400, 2)
+	more.Weight = make([]float32, 400)
+	for i := range more.Weight {
+		if i < 300 {
+			more.X[i], more.Weight[i] = d.X[i], 1
+		} else {
+			more.X[i], more.Y[i] = []float32{1000, -1000, 0.01}, 1-more.Y[i]
+		}
+	}
+	for _, method := range []Method{Histogram, Exact} {
+		p := DefaultTreeParams()
+		p.Method, p.Rounds = method, 10
+		if a, b := lossOf(t, mustTrain(t, d, p), d), lossOf(t, mustTrain(t, more, p), d); math.Abs(a-b) > 1e-3 {
+			t.Errorf("method %d: log-loss %g with rows of no weight, %g without", method, b, a)
+		}
+	}
+}
+
+// TestTooLittleWeightTeachesNothing: below the least hessian there is no leaf.
+func TestTooLittleWeightTeachesNothing(t *testing.T) {
+	d := blobs(2, 100, 2)
+	d.Weight = make([]float32, 100)
+	for i := range d.Weight {
+		d.Weight[i] = 0.001
+	}
+	out := make([]float32, 1)
+	if mustTrain(t, d, DefaultTreeParams()).Margin(d.X[0], out); out[0] != 0 {
+		t.Errorf("margin %g", out[0])
+	}
+}
+
 func TestEarlyStopKeepsTheBestRounds(t *testing.T) {
 	train, test := blobs(3, 300, 3), blobs(4, 300, 3)
 	p := DefaultTreeParams()
@@ -456,6 +490,14 @@ func TestTrainingRefuses(t *testing.T) {
 	d.X[3] = nil
 	if _, err := first.Continue(context.Background(), d, p); err == nil || !strings.Contains(err.Error(), "continue trees: row 3") {
 		t.Errorf("continuing on a short row: %v", err)
+	}
+	p.Eta = 2
+	if _, err := first.Continue(context.Background(), blobs(8, 100, 2), p); err == nil || !strings.Contains(err.Error(), "continue trees: eta 2") {
+		t.Errorf("continuing with eta 2: %v", err)
+	}
+	p.Eta = 1
+	if _, err := first.LogLoss(Data{}); err == nil || !strings.Contains(err.Error(), "log-loss: no rows") {
+		t.Errorf("log-loss of nothing: %v", err)
 	}
 	ended, end := context.WithCancel(context.Background())
 	end()

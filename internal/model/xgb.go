@@ -309,13 +309,19 @@ func checkTreeKind(p place) error {
 		}
 	}
 	for _, name := range []string{"split_type", "categories_nodes"} {
-		column := p.object[name] // both are absent in old files
-		for i, kind := range column.nums {
-			if name == "split_type" && kind == 0 {
+		column, ok := p.object[name]
+		if !ok { // as in old files
+			continue
+		}
+		if err := (place{column, p.at + "." + name}).want(kindNumbers); err != nil {
+			return err
+		}
+		for i, number := range column.nums {
+			if name == "split_type" && number == 0 {
 				continue
 			}
 			if name == "categories_nodes" {
-				i = int(kind)
+				i = int(number)
 			}
 			return p.wrong("node %d: a categorical split, only numeric ones are read", i)
 		}

@@ -121,6 +121,135 @@ func TestSpoiledModelsAreRefused(t *testing.T) {
 	}
 }
 
+// TestEveryMemberIsNeededOrIgnored takes each member of a model away and puts
+// something of every other kind in its place: that is an error that says where, or
+// changes nothing.
+func TestEveryMemberIsNeededOrIgnored(t *testing.T) {
+	intact := bytesOf(t, loadVector(t, "odds.ubj"))
+	others := []*value{
+		nil,
+		{},
+		{kind: kindNumber, number: 3},
+		{kind: kindString, text: "x"},
+		{kind: kindNumbers, nums: []float64{1, 2}},
+		{kind: kindList, list: []value{{}}},
+		{kind: kindObject, object: map[string]value{}},
+	}
+	refused := 0
+	for _, path := range memberPaths(decodeVector(t, "odds.ubj"), "") {
+		for _, other := range others {
+			v := decodeVector(t, "odds.ubj")
+			name, parent := spoilMember(v, path, other)
+			trees, err := decodeTrees(v)
+			switch {
+			case err != nil:
+				refused++
+				if !strings.Contains(err.Error(), name) && !strings.Contains(err.Error(), parent) {
+					t.Errorf("%s: the error names neither it nor where it is: %v", path, err)
+				}
+			case bytesOf(t, trees) != intact && !strings.Contains(path, ".attributes") && !strings.Contains(path, "feature_names"):
+				t.Errorf("%s: another model is read", path)
+			}
+		}
+	}
+	if refused < 200 {
+		t.Errorf("only %d were refused", refused)
+	}
+}
+
+func decodeVector(t *testing.T, file string) value {
+	t.Helper()
+	v, err := parseModel(readBytes(t, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// memberPaths lists all members of v, of trees only those of the third.
+func memberPaths(v value, prefix string) (paths []string) {
+	for name, member := range v.object {
+		path := prefix + "." + name
+		paths = append(append(paths, path), memberPaths(member, path)...)
+	}
+	if len(v.list) > 2 {
+		paths = append(paths, memberPaths(v.list[2], prefix+".2")...)
+	}
+	return paths
+}
+
+// spoilMember replaces a member, or removes it, and returns its name and that of
+// what it is a member of.
+func spoilMember(v value, path string, other *value) (name, parent string) {
+	names := strings.Split(path[1:], ".")
+	name, parent = names[len(names)-1], "model"
+	for _, parent = range names[:len(names)-1] {
+		if parent == "2" {
+			v = v.list[2]
+		} else {
+			v = v.object[parent]
+		}
+	}
+	if other == nil {
+		delete(v.object, name)
+	} else {
+		v.object[name] = *other
+	}
+	return name, parent
+}
+
+func TestNumbersOfAllTypes(t *testing.T) {
+	for elem, numbers := range map[byte][]float64{
+		typeInt8: {-128, 127}, typeUint8: {0, 255}, typeInt16: {-32768, 32767}, typeInt32: {-1 << 31, 1<<31 - 1},
+		typeInt64: {-1 << 53, 1 << 53}, typeFloat32: {-1.5, math.Inf(1)}, typeFloat64: {math.Pi, -1e300},
+	} {
+		want := object(map[string]value{
+			"array": {kind: kindNumbers, nums: numbers, elem: elem},
+			"low":   {kind: kindNumber, number: numbers[0], elem: elem},
+			"high":  {kind: kindNumber, number: numbers[1], elem: elem},
+		})
+		got, err := readUBJ(appendUBJ(nil, want))
+		if err != nil {
+			t.Fatalf("%c: %v", elem, err)
+		}
+		if fmt.Sprint(retype(got, elem).object["array"].nums, got.object["low"].number, got.object["high"].number) !=
+			fmt.Sprint(numbers, numbers[0], numbers[1]) {
+			t.Errorf("%c: %v came back as %v", elem, want, got)
+		}
+	}
+}
+
+func TestNamesAreChecked(t *testing.T) {
+	for want, s := range map[string]Schema{
+		"feature 1: the name is empty":            {"a", ""},
+		"the name has 201 bytes, at most 200":     {strings.Repeat("a", 201)},
+		`the name "\xff" is not UTF-8`:            {"\xff"},
+		`contains '\n'`:                           {"a\nb"},
+		`contains '"'`:                            {`a"b`},
+		`feature 2: "a" is feature 0 already`:     {"a", "b", "a"},
+		"4097 features, at most 4096 are allowed": make(Schema, 4097),
+	} {
+		if err := s.Check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q", err, want)
+		}
+	}
+	if err := (Schema{"größe", "a b", "x/y:z"}).Check(); err != nil {
+		t.Error(err)
+	}
+	trees := small(t)
+	many := map[string]string{}
+	for i := range maxAttributes + 1 {
+		many[fmt.Sprint(i)] = ""
+	}
+	for want, pairs := range map[string]map[string]string{
+		"65 attributes, at most 64": many, "4097 bytes, at most 4096": {"a": strings.Repeat("b", 4096)}, "not plain text": {"": "b"},
+	} {
+		if _, err := trees.WithAttributes(pairs); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q", err, want)
+		}
+	}
+}
+
 // chain is a tree as deep as it has inner nodes.
 func chain(depth int) *rawTree {
 	raw := &rawTree{nodes: []rawNode{{left: -1, right: -1}}}

@@ -3,11 +3,10 @@
 package model
 
 import (
-	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math"
 	"slices"
@@ -216,14 +215,14 @@ func parseNumber(token string) (float64, error) {
 	return number, nil
 }
 
-// writeJSON writes v with the members of objects in the order of their names.
-func writeJSON(w io.Writer, v value) error {
-	buffered := bufio.NewWriter(w)
-	appendJSON(buffered, v)
-	return buffered.Flush()
+// encodeJSON writes v with the members of objects in the order of their names.
+func encodeJSON(v value) []byte {
+	var file bytes.Buffer
+	appendJSON(&file, v)
+	return file.Bytes()
 }
 
-func appendJSON(w *bufio.Writer, v value) {
+func appendJSON(w *bytes.Buffer, v value) {
 	switch v.kind {
 	case kindNull:
 		w.WriteString("null")
@@ -245,7 +244,7 @@ func appendJSON(w *bufio.Writer, v value) {
 	}
 }
 
-func appendSeparated(w *bufio.Writer, open, end byte, n int, item func(int)) {
+func appendSeparated(w *bytes.Buffer, open, end byte, n int, item func(int)) {
 	w.WriteByte(open)
 	for i := range n {
 		if i > 0 {
@@ -263,7 +262,7 @@ func quote(text string) string { return `"` + escapes.Replace(text) + `"` }
 
 // writeNumber writes floats always with an exponent: XGBoost's reader takes "1"
 // for an integer and then refuses it where a float is due.
-func writeNumber(w *bufio.Writer, number float64, elem byte) {
+func writeNumber(w *bytes.Buffer, number float64, elem byte) {
 	if elem == typeFloat32 {
 		w.WriteString(formatFloat(float32(number)))
 		return

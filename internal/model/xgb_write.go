@@ -3,7 +3,6 @@
 package model
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"strconv"
@@ -18,11 +17,7 @@ const noParent = 1<<31 - 1
 // without names and pruned nodes, comes out as it went in, but for multi:softmax,
 // which becomes multi:softprob.
 func (t *Trees) WriteJSON(w io.Writer) error {
-	var file bytes.Buffer
-	if err := writeJSON(&file, t.encode()); err != nil {
-		return fmt.Errorf("write model: %w", err)
-	}
-	return writeModel(w, file.Bytes())
+	return writeModel(w, encodeJSON(t.encode()))
 }
 
 // WriteUBJ is WriteJSON in XGBoost's binary encoding, of about the same size but
