@@ -251,7 +251,7 @@ func Default() Config {
 		Log:     Log{Level: "info", Format: "text", MaxSizeMB: 100, MaxFiles: 5},
 		Detect: Detect{
 			Enabled: true, Rule: RuleTiered, Threshold: 0.95, Likely: 0.5, Window: Duration{300 * time.Millisecond},
-			Floor: 500, Factor: 1.5, EndAfter: Duration{10 * time.Second}, MaxTargets: 4096,
+			Floor: 200, Factor: 1.5, EndAfter: Duration{10 * time.Second}, MaxTargets: 4096,
 		},
 	}
 }

@@ -31,6 +31,7 @@ type alarm struct {
 	track *Track
 	judgement
 	kind     traffic.Kind
+	hosts    int // of a network: among the samples, if none has most of them
 	protocol string
 	onset    time.Time
 	vector   Vector
@@ -73,8 +74,11 @@ func (d *Detector) follow(t *Track, j *judgement) {
 		return
 	}
 	b := t.blend(&j.excess)
-	a := alarm{track: t, judgement: *j, kind: b.name(j.class), onset: d.onset(t)}
+	a := alarm{track: t, judgement: *j, kind: b.name(j.class), onset: d.onset(t, &j.excess)}
 	a.protocol = b.protocol(a.kind)
+	if t.Target.Scope == traffic.TargetNetwork {
+		a.hosts = spreadHosts(t.x.frame.window.Samples)
+	}
 	a.vector = slices.Clone(d.vector)
 	d.alarms = append(d.alarms, a)
 }
@@ -102,33 +106,54 @@ func (d *Detector) trackExcess(t *Track, e *excess) {
 	}
 }
 
-// onset finds backwards when the excess began: from the ticks in a row that had
-// one, or, without a baseline, from the last tick that had less than half of
-// the present packets.
-func (d *Detector) onset(t *Track) time.Time {
-	end := d.x.start.Add(time.Duration(d.x.span) * traffic.Tick)
-	back := max(t.watch.over, d.x.span)
-	if !t.baseline.known() {
-		back = max(t.slides.since(t.last), d.x.span)
+// onset finds backwards when the excess began: at the first of the ticks in a
+// row that had a quarter of the present excess (of half of the packets, without
+// a baseline), in what grew most. What is not kept any more is told by the ticks
+// in a row with half of an impact.
+func (d *Detector) onset(t *Track, e *excess) time.Time {
+	counter, rate := growing(e)
+	share := 0.25
+	if !e.known {
+		share = 0.5
 	}
-	return end.Add(-time.Duration(back) * traffic.Tick)
+	level := (e.rate[rate] - (1-share)*e.above[rate]) / ticksPerSecond
+	back := t.slides.since(t.last, counter, level)
+	if back >= keptTicks-2*ticksPerSecond {
+		back = max(back, t.watch.over)
+	}
+	back = max(back, t.x.span)
+	return d.now().Add(-time.Duration(back) * traffic.Tick)
 }
 
-// since counts the ticks up to now, in a row, that had at least half of the
-// packets of the present one; beyond a second it looks at whole seconds.
-func (s *sliding) since(now int64) (ticks int64) {
-	half := s.ticks[now%ticksPerSecond].n[cPackets] / 2
-	for ticks < ticksPerSecond {
-		tick := &s.ticks[(now-ticks)%ticksPerSecond]
-		if tick.ticks == 0 || tick.n[cPackets] < half {
+// growing returns the counter and the rate of most of the excess.
+func growing(e *excess) (counter, rate int) {
+	counter, rate = cPackets, bPackets
+	for _, p := range [][2]int{{cTCP, bTCP}, {cUDP, bUDP}, {cICMP, bICMP}} {
+		if e.above[p[1]] > 0.5*e.above[bPackets] {
+			counter, rate = p[0], p[1]
+		}
+	}
+	if rate == bTCP && e.above[bSYN] > 0.5*e.above[bTCP] {
+		counter, rate = cSYN, bSYN
+	}
+	return counter, rate
+}
+
+// since counts the ticks up to now, in a row but for pauses of pauseTicks, that
+// had at least that many of a counter; beyond a second it looks at whole seconds.
+func (s *sliding) since(now int64, counter int, level float64) (ticks int64) {
+	for back := range int64(ticksPerSecond) {
+		tick := &s.ticks[(now-back)%ticksPerSecond]
+		if tick.ticks > 0 && float64(tick.n[counter]) >= level {
+			ticks = back + 1
+		} else if tick.ticks == 0 || back-ticks >= pauseTicks {
 			return ticks
 		}
-		ticks++
 	}
-	second := (now - ticks) / ticksPerSecond
+	second := (now - ticksPerSecond) / ticksPerSecond
 	for back := range int64(keptSeconds - 2) {
 		sum := &s.seconds[(second-back)%keptSeconds]
-		if sum.ticks == 0 || uint64(sum.n[cPackets]) < uint64(half)*uint64(sum.ticks) {
+		if sum.ticks == 0 || float64(sum.n[counter]) < level*float64(sum.ticks) {
 			break
 		}
 		ticks = now - (second-back)*ticksPerSecond + 1
@@ -184,7 +209,7 @@ func (d *Detector) report(t *Track, j *judgement) {
 	b := t.blend(&j.excess)
 	kind := b.name(j.class)
 	d.updates = append(d.updates, Update{GreyZone, traffic.Incident{
-		Target: t.Target, Kind: kind, Protocol: b.protocol(kind), Onset: d.onset(t),
+		Target: t.Target, Kind: kind, Protocol: b.protocol(kind), Onset: d.onset(t, &j.excess),
 		Detected: d.now(), NoBaseline: !j.excess.known, Confidence: confidence(j), Votes: d.votes(j),
 		Peak:   traffic.Load{Packets: j.excess.rate[bPackets], Bytes: j.excess.rate[bBytes]},
 		Normal: traffic.Load{Packets: j.excess.normal[bPackets], Bytes: j.excess.normal[bBytes]},

@@ -191,8 +191,8 @@ func TestSYNFlood(t *testing.T) {
 	}
 }
 
-// TestSlowSYNs: with options, as a real stack sends them, the layer waits for
-// the answers, and finds the flood all the same.
+// TestSYNsWithOptions: as a real stack sends them, the layer waits for the
+// answers, and finds the flood all the same.
 func TestSYNsWithOptions(t *testing.T) {
 	s := newStage(t, defaults(), Models{})
 	s.warm(victim)
@@ -589,6 +589,28 @@ func TestCarpet(t *testing.T) {
 		one(t, s.updates, Opened)
 		if late := open[0].Detected.Sub(s.at(begin)); late > time.Second {
 			t.Errorf("%g packets/s each: found after %s", each, late)
+		}
+	}
+}
+
+// TestCarpetInSamples: hosts that are not watched show in the samples.
+func TestCarpetInSamples(t *testing.T) {
+	for _, c := range []struct {
+		hosts int
+		kind  traffic.Kind
+	}{{1, traffic.KindSYNFlood}, {3, traffic.KindSYNFlood}, {100, traffic.KindCarpet}} {
+		s := newStage(t, defaults(), Models{})
+		s.warm(victims)
+		u := s.run(20, func(w []traffic.Window) {
+			s.calm(w)
+			for range s.number(6000) {
+				p := packet{source: s.address(11<<24, 1<<24), proto: 6, flags: syn, offset: 5, length: 40, ttl: 60}
+				p.to = netip.AddrFrom4([4]byte{192, 0, 2, byte(s.IntN(c.hosts))})
+				p.count(&w[0])
+			}
+		}, victims)
+		if i := one(t, u, Opened); i.Kind != c.kind || i.Target != victims || (i.Hosts > 50) != (c.hosts > 50) {
+			t.Errorf("%d hosts: %+v", c.hosts, i)
 		}
 	}
 }

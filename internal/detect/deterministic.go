@@ -12,12 +12,15 @@ const (
 	// malformedShare of the packets, and at least the floor of them a second,
 	// contradict themselves: no stack sends such packets.
 	malformedShare = 0.3
+	// synFloor is the least number of SYNs a second to be a flood: a fast port
+	// scan stays below.
+	synFloor = 1000
 	// cusumDrift is what unanswered SYNs may come to in a tick, in units of the
 	// norm, before the sum rises; cusumAlarm is the sum from which they are a
 	// flood, cusumMost where it stops, so that it falls again soon.
 	cusumDrift = 0.5
-	cusumAlarm = 4
-	cusumMost  = 20
+	cusumAlarm = 1.5
+	cusumMost  = 10
 	// answerTicks is how long the answer to a SYN with options may take.
 	answerTicks = 3
 )
@@ -64,16 +67,17 @@ func (t *Track) inspect(s *Settings, e *excess) (f findings) {
 			f.limit = limit.name
 		}
 	}
-	f.cusum = t.sumUnanswered(s, e)
-	f.flooded = f.cusum > cusumAlarm && e.rate[bSYN] >= s.Impact.Floor
+	f.cusum = t.sumUnanswered(e)
+	f.flooded = f.cusum > cusumAlarm && e.rate[bSYN] >= synFloor
 	return f
 }
 
 // sumUnanswered carries on the CUSUM of SYNs that nobody meant. One without
 // options counts at once, for no stack sends it; any other counts when its
-// answer is late. Against them stand the packets that follow a handshake, by
-// the number of them that is normal.
-func (t *Track) sumUnanswered(s *Settings, e *excess) float64 {
+// answer is late. Both only above what is normal, and against them stands
+// every packet above what is normal that may be part of a connection: each that
+// is set up has one at least.
+func (t *Track) sumUnanswered(e *excess) float64 {
 	c := &t.x.frame.counts[spanTick]
 	span := float64(t.x.span)
 	bare := min(c.n[cSYNNoOptions], c.n[cSYN])
@@ -81,12 +85,10 @@ func (t *Track) sumUnanswered(s *Settings, e *excess) float64 {
 	if t.x.span == 1 {
 		due = uint64(t.slides.optioned(t.last - answerTicks))
 	}
-	perAnswer := 1.0
-	if e.known && e.normal[bAnswers] > 0 {
-		perAnswer = min(1, 2*e.normal[bSYN]/e.normal[bAnswers])
-	}
-	unanswered := float64(bare) + float64(due) - perAnswer*float64(c.answers())
-	norm := max(s.Impact.Floor, e.normal[bSYN]) / ticksPerSecond
+	perTick := span / ticksPerSecond
+	more := max(0, float64(bare)+float64(due)-e.normal[bSYN]*perTick)
+	unanswered := more - e.above[bAnswers]*perTick
+	norm := max(synFloor, e.normal[bSYN]) / ticksPerSecond
 	sum := float64(t.watch.cusum) + unanswered/norm - cusumDrift*span
 	t.watch.cusum = float32(min(cusumMost, max(0, sum)))
 	if math.IsNaN(sum) {

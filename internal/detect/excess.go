@@ -16,7 +16,7 @@ type Impact struct {
 }
 
 // DefaultImpact is that of the default configuration.
-func DefaultImpact() Impact { return Impact{Floor: 500, Factor: 1.5} }
+func DefaultImpact() Impact { return Impact{Floor: 200, Factor: 1.5} }
 
 // excess is what a target gets above what is normal for it.
 type excess struct {

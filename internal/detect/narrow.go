@@ -3,6 +3,7 @@
 package detect
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -118,19 +119,37 @@ func (d *Detector) hostAlarm(al *alarm) {
 	}
 }
 
+// spreadHosts counts the destinations of samples, 0 if one has half of them.
+func spreadHosts(samples []traffic.Sample) int {
+	count := map[netip.Addr]int{}
+	for i := range samples {
+		if to := samples[i].Destination; to.IsValid() {
+			count[to]++
+		}
+	}
+	for _, n := range count {
+		if float64(n) >= explains*float64(len(samples)) {
+			return 0
+		}
+	}
+	return len(count)
+}
+
 // carpet opens an incident of a network, if many of its hosts have a share of
-// the excess and none has most of it. It takes in those of the hosts.
+// the excess and none has most of it. Hosts that are not watched by themselves
+// show in the samples. It takes in the incidents of the hosts.
 func (d *Detector) carpet(al *alarm, hosts []*Track) {
 	share := float32(carpetShare * al.excess.packets)
-	many := 0
+	seen := 0
 	for _, t := range hosts {
 		if t.watch.excess >= share {
-			many++
+			seen++
 		}
 		if float64(t.watch.excess) >= explains*al.excess.packets {
 			return
 		}
 	}
+	many := max(seen, al.hosts)
 	if many < carpetHosts {
 		return
 	}

@@ -32,7 +32,7 @@ const (
 
 // packet is what a window counts of one.
 type packet struct {
-	source      netip.Addr
+	source, to  netip.Addr
 	sport       uint16
 	dport       uint16
 	proto       uint8
@@ -70,7 +70,7 @@ func (p *packet) count(w *traffic.Window) {
 	w.Sizes[traffic.SizeClassOf(p.length)]++
 	p.countBins(&w.Histograms)
 	if len(w.Samples) < 500 {
-		w.Samples = append(w.Samples, traffic.Sample{Source: p.source, Protocol: p.proto})
+		w.Samples = append(w.Samples, traffic.Sample{Source: p.source, Destination: p.to, Protocol: p.proto})
 	}
 }
 
