@@ -79,8 +79,11 @@ func sameWindow(t *testing.T, name string, kernel, here *traffic.Window) {
 		t.Errorf("%s: %v at %v: %d packets in histograms, here %d, or other lengths and TTLs", name, here.Target, here.Start, k.Counted, h.Counted)
 	}
 	for i, bins := range [][2][]uint32{
-		{k.Sources[:], h.Sources[:]}, {k.SourceNets[:], h.SourceNets[:]}, {k.SourcePorts[:], h.SourcePorts[:]},
-		{k.DestPorts[:], h.DestPorts[:]}, {k.Fingerprints[:], h.Fingerprints[:]},
+		{k.Sources[:], h.Sources[:]},
+		{k.SourceNets[:], h.SourceNets[:]},
+		{k.SourcePorts[:], h.SourcePorts[:]},
+		{k.DestPorts[:], h.DestPorts[:]},
+		{k.Fingerprints[:], h.Fingerprints[:]},
 	} {
 		sum, used := shape(bins[0])
 		wantSum, wantUsed := shape(bins[1])
