@@ -50,7 +50,7 @@ func TestBenchVerdict(t *testing.T) {
 	want := []string{
 		"pass_clean", "pass_metered", "pass_new_sources", "pass_new_sources_wide", "drop_meter", "pass_ipv6_ext",
 		"pass_blocklist_1m", "drop_blocklist_1k", "drop_blocklist_1m", "pass_blocklist_1m_v6", "drop_blocklist_1m_v6",
-		"pass_signature_64", "drop_signature_64", "pass_all",
+		"pass_signature_64", "drop_signature_64", "pass_counted", "pass_counted_flood", "pass_all",
 	}
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Errorf("cases (-want +got):\n%s", diff)

@@ -25,9 +25,6 @@ const (
 	maxTargets        = 4096
 	maxWindowCells    = 1 << 16 // 128 MiB: with more CPUs than fit, several share their counters
 	defaultSampleRing = 512 << 10
-
-	windowCell = int(unsafe.Sizeof(bpfWindowCell{})) // bytes
-	windowLine = int(unsafe.Sizeof(bpfWindowLine{}))
 )
 
 // windowSeeds are those of enum window_seed in bpf/types.h.
@@ -59,6 +56,7 @@ type windowTable struct {
 	packets    []uint64 // of each slot in this tick
 	perRow     []uint64 // of each row in this tick
 	got        []int    // samples of each slot in this tick
+	begins     []int    // where the samples of each slot do
 	most       float64  // samples that a slot may have in a tick
 	clock      clockReading
 	raw        []bpfWindowSample
@@ -148,7 +146,7 @@ func (p *Plane) openWindows() error {
 		spec: w.spec, tick: func(n uint32) error { return p.objs.WindowTick.Set(n) },
 		protected: &bart.Lite{}, holders: map[traffic.Target]*holder{}, candidates: map[traffic.Target]*candidate{},
 		bySlot: make([]*holder, w.spec.slots), most: sampleAim, windows: make([]traffic.Window, 1),
-		packets: make([]uint64, w.spec.slots), got: make([]int, w.spec.slots), perRow: make([]uint64, w.spec.rows),
+		packets: make([]uint64, w.spec.slots), got: make([]int, w.spec.slots), begins: make([]int, w.spec.slots), perRow: make([]uint64, w.spec.rows),
 		base: make([]bpfWindowCell, w.spec.rows*w.spec.slots), stale: make([]bool, w.spec.rows*w.spec.slots),
 	}
 	for slot := w.spec.slots - 1; slot > 0; slot-- {

@@ -72,7 +72,8 @@ func TestWindowsDifferential(t *testing.T) {
 			t.Fatal(err)
 		}
 		fixed := []traffic.Target{
-			{Scope: traffic.TargetInterface}, traffic.HostTarget(host4), traffic.NetworkTarget(host4),
+			{Scope: traffic.TargetInterface},
+			traffic.HostTarget(host4), traffic.NetworkTarget(host4),
 			traffic.HostTarget(host6), traffic.NetworkTarget(host6),
 		}
 		var frames [][]byte

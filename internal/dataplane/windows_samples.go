@@ -78,7 +78,8 @@ func (c clockReading) at(path uint64) time.Time { return c.time.Add(time.Duratio
 // came before: a network's are those of its own slot and of its hosts, the interface's are all.
 func (w *windowTable) sortSamples() {
 	w.samples = resize(w.samples, len(w.raw))
-	next := make([]int, w.spec.slots)
+	next := w.begins
+	next[0] = 0
 	at := w.got[0]
 	for _, p := range w.order {
 		if p.slot != 0 {

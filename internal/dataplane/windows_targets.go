@@ -35,7 +35,7 @@ type holder struct {
 	hosts   []*holder // of a network
 	fixed   bool      // by SetTargets
 	leaving bool      // the packet path does not know it any more; it is read once more
-	left    uint32    // the tick in which it was told
+	last    uint32    // tick in which it is read
 	age     int       // ticks that it has had the slot
 	quiet   int       // ticks without a packet
 	level   float64   // packets a tick, smoothed
@@ -129,15 +129,18 @@ func (w *windowTable) setTargets(prefixes []netip.Prefix) error {
 		w.protected.Insert(p.Masked())
 	}
 	clear(w.candidates)
+	stay := map[traffic.Target]bool{}
+	for _, t := range fixed {
+		stay[t] = true
+	}
 	for t, p := range w.holders {
-		p.fixed = slices.Contains(fixed, t)
-		if p.slot != 0 && !p.fixed && !w.protected.OverlapsPrefix(t.Prefix) {
-			w.leave(p)
-			p.left++ // the next tick may be a moment away
+		p.fixed = stay[t]
+		if p.slot != 0 && !p.fixed && !w.protected.LookupPrefix(t.Prefix) {
+			w.leave(p, w.ticks+1)
 		}
 	}
 	w.pending = fixed
-	w.settle()
+	w.settle(w.ticks + 1) // the next tick may be a moment away
 	return nil
 }
 
@@ -164,23 +167,17 @@ func fixedTargets(prefixes []netip.Prefix) (fixed []traffic.Target, err error) {
 	return fixed, nil
 }
 
-// settle gives slots to the targets that are to have one, as far as any are free.
-func (w *windowTable) settle() {
+// settle gives slots to the targets that are to have one, as far as any are free, and takes them from others.
+// Those give them back after the tick `last`.
+func (w *windowTable) settle(last uint32) {
 	var waiting []traffic.Target
-	for i, t := range w.pending {
+	for _, t := range w.pending {
 		p := w.holders[t]
 		switch {
-		case p != nil && p.leaving:
-			waiting = append(waiting, t)
-		case p != nil && p.slot != 0:
+		case p != nil && p.slot != 0 && !p.leaving:
 			p.fixed = true
-		case len(w.free) == 0:
-			waiting = append(waiting, w.pending[i:]...)
-			for range waiting {
-				w.evict(0)
-			}
-			w.pending = waiting
-			return
+		case p != nil && p.leaving || len(w.free) == 0:
+			waiting = append(waiting, t)
 		default:
 			if p = w.enter(t, 0); p != nil {
 				p.fixed = true
@@ -188,6 +185,19 @@ func (w *windowTable) settle() {
 		}
 	}
 	w.pending = waiting
+	for range len(waiting) - w.coming() {
+		w.evict(0, last)
+	}
+}
+
+// coming returns how many slots will be free soon.
+func (w *windowTable) coming() (n int) {
+	for _, p := range w.bySlot {
+		if p != nil && p.leaving {
+			n++
+		}
+	}
+	return n
 }
 
 // enter gives a target a free slot, of which about n packets a tick are expected; nil: its line is full.
@@ -222,10 +232,10 @@ func (w *windowTable) holder(t traffic.Target) *holder {
 	return p
 }
 
-// leave ends what the packet path knows of a target. Packets that are at its cell still go on; the next tick reads them.
-func (w *windowTable) leave(p *holder) {
+// leave ends what the packet path knows of a target. Packets that are at its cell still go on; ticks up to `last` read them.
+func (w *windowTable) leave(p *holder, last uint32) {
 	w.withdraw(p.target, p.slot)
-	p.leaving, p.fixed, p.left = true, false, w.ticks
+	p.leaving, p.fixed, p.last = true, false, last
 }
 
 // review ages the holders, frees the slots of those that have left, and gives slots to candidates.
@@ -243,14 +253,14 @@ func (w *windowTable) review() {
 		}
 		p.level += (float64(n) - p.level) * smoothing
 		switch {
-		case p.leaving && w.ticks > p.left:
+		case p.leaving && w.ticks > p.last:
 			w.vacate(p)
 		case p.leaving:
 		case !p.fixed && p.quiet >= quietTicks:
-			w.leave(p)
+			w.leave(p, w.ticks)
 		}
 	}
-	w.settle()
+	w.settle(w.ticks)
 	w.promote()
 }
 
@@ -358,14 +368,15 @@ func (w *windowTable) vote(t traffic.Target, weight float64) {
 func (w *windowTable) promote() {
 	var ready []*candidate
 	for _, c := range w.candidates {
-		if c.score >= promoteScore && c.samples >= promoteSamples && !w.narrow(c.target) {
+		// Of a network that is watched in part only the part's hosts get slots, unless SetTargets gave it one.
+		if c.score >= promoteScore && c.samples >= promoteSamples && w.protected.LookupPrefix(c.target.Prefix) {
 			ready = append(ready, c)
 		}
 	}
 	slices.SortFunc(ready, func(a, b *candidate) int {
 		return cmp.Or(cmp.Compare(b.score, a.score), traffic.ComparePrefixes(a.target.Prefix, b.target.Prefix))
 	})
-	evictions := 1 + w.stats.Slots/16
+	coming, evictions := w.coming(), 1+w.stats.Slots/16
 	for _, c := range ready {
 		reserve := 0
 		if c.target.Scope == traffic.TargetHost {
@@ -374,7 +385,9 @@ func (w *windowTable) promote() {
 		switch {
 		case len(w.free) > reserve:
 			w.enter(c.target, c.score)
-		case evictions > 0 && w.evict(c.score*(1-fade)):
+		case coming > 0:
+			coming--
+		case evictions > 0 && w.evict(c.score*(1-fade), w.ticks):
 			evictions--
 		default:
 			w.stats.Unplaced++
@@ -382,14 +395,9 @@ func (w *windowTable) promote() {
 	}
 }
 
-// narrow says of a network that the watched prefixes cover no more of it than single hosts.
-func (w *windowTable) narrow(t traffic.Target) bool {
-	return t.Scope == traffic.TargetNetwork && !w.protected.LookupPrefix(t.Prefix)
-}
-
 // evict takes the slot of the smallest target that is not fixed, if one with `level` packets a tick is
 // hysteresis times as large; 0: whatever it has. The slot is free after the next tick.
-func (w *windowTable) evict(level float64) bool {
+func (w *windowTable) evict(level float64, last uint32) bool {
 	var least *holder
 	for _, p := range w.bySlot {
 		if p == nil || p.fixed || p.leaving || level != 0 && p.age < leastTicks {
@@ -402,6 +410,6 @@ func (w *windowTable) evict(level float64) bool {
 	if least == nil || level != 0 && level < hysteresis*least.level {
 		return false
 	}
-	w.leave(least)
+	w.leave(least, last)
 	return true
 }
