@@ -512,9 +512,32 @@ func TestWindowsStalledDaemon(t *testing.T) {
 	if w.TTLs[64/4] != uint32(w.Counted) {
 		t.Errorf("one bin has %d of %d", w.TTLs[64/4], w.Counted)
 	}
-	k.send(t, toHost("192.0.2.1", 1), 1000)
-	if w := k.next(t)[hostTarget(1)]; w.Packets != 1000 || w.Counted == 0 || len(w.Samples) == 0 {
+	// One more tick of it, at distances of hundreds of packets. After a quiet tick they do not hold any more.
+	k.send(t, toHost("192.0.2.1", 1), 100_000)
+	k.next(t)
+	if w := k.next(t)[hostTarget(1)]; w.Packets != 0 || w.Counted != 0 || len(w.Samples) != 0 {
 		t.Errorf("after it: %+v, %d samples", w.Tally, len(w.Samples))
+	}
+	k.send(t, toHost("192.0.2.1", 1), 10)
+	if w := k.next(t)[hostTarget(1)]; w.Packets != 10 || w.Counted != 10 || len(w.Samples) != 10 {
+		t.Errorf("after a quiet tick: %+v, %d counted, %d samples", w.Tally, w.Counted, len(w.Samples))
+	}
+}
+
+// A packet that is at a cell while it is read is in this window with its bytes, and in the next one with the rest, also if no other comes.
+func TestWindowsPacketUnderWay(t *testing.T) {
+	k := newTicker(t, Options{MaxTargets: 16}, netip.MustParsePrefix("198.51.100.1/32"))
+	cell := &k.windows.cells[k.windows.holders[hostTarget(1)].slot]
+	cell.Bytes += 54
+	if w := k.next(t)[hostTarget(1)]; w.Bytes != 54 || w.Packets != 0 {
+		t.Errorf("at first %+v", w.Tally)
+	}
+	cell.Kinds[bpfWindowKindWINDOW_ICMP]++
+	if w := k.next(t)[hostTarget(1)]; w.Bytes != 0 || w.Packets != 1 || w.ICMP != 1 {
+		t.Errorf("then %+v", w.Tally)
+	}
+	if w := k.next(t)[hostTarget(1)]; w.Bytes != 0 || w.Packets != 0 {
+		t.Errorf("in the end %+v", w.Tally)
 	}
 }
 
