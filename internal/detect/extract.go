@@ -200,10 +200,7 @@ func (x *Extractor) recycle() *Track {
 			if a.visible != b.visible {
 				return int(b.visible - a.visible)
 			}
-			if c := int(a.Target.Scope) - int(b.Target.Scope); c != 0 {
-				return c
-			}
-			return a.Target.Prefix.Compare(b.Target.Prefix)
+			return compareTargets(a.Target, b.Target)
 		})
 		if len(x.idle) == 0 {
 			return nil
