@@ -15,7 +15,7 @@ import (
 )
 
 // lessons are vectors of calm, a crowd, and two floods at several rates.
-func lessons(t *testing.T, seed uint64) (data model.Data) {
+func lessons(t testing.TB, seed uint64) (data model.Data) {
 	x, s := NewExtractor(1), newSim(seed)
 	scene := func(ticks int, class traffic.Kind, play func(w *traffic.Window)) {
 		for range ticks {
@@ -41,7 +41,7 @@ func lessons(t *testing.T, seed uint64) (data model.Data) {
 	return data
 }
 
-func train(t *testing.T, data model.Data, change func(p *model.TreeParams)) *model.Trees {
+func train(t testing.TB, data model.Data, change func(p *model.TreeParams)) *model.Trees {
 	t.Helper()
 	p := model.DefaultTreeParams()
 	p.Objective, p.Classes, p.Rounds, p.MaxDepth, p.Schema = model.Softmax, traffic.TreeClasses, 10, 3, Names()
@@ -221,6 +221,27 @@ func TestBank(t *testing.T) {
 	if !bank.Follows(victims) {
 		t.Error("a learner silent for hours does not give way")
 	}
+}
+
+// BenchmarkDetectorWithTrees is one tick of 256 targets, all under suspicion, with 540
+// trees and learners for eight of the targets.
+func BenchmarkDetectorWithTrees(b *testing.B) {
+	trees, err := NewTrees(train(b, lessons(b, 24), func(p *model.TreeParams) { p.Rounds, p.MaxDepth = 60, 5 }))
+	if err != nil {
+		b.Fatal(err)
+	}
+	bank, err := NewBank(BankTargets, model.LearnerParams{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	d := New(defaults(), bank.Models(trees))
+	windows, at := busyTick(256), epoch
+	before := processorTime(b)
+	for b.Loop() {
+		at = at.Add(traffic.Tick)
+		d.Tick(at, traffic.Tick, windows)
+	}
+	b.ReportMetric(float64(processorTime(b)-before)/float64(b.N)/1e6, "cpu-ms/tick")
 }
 
 func maxOf(list []float32) float32 {
