@@ -31,7 +31,7 @@
 #include "pkt.h"
 
 #define LIST_HOPS 4 /* lines that a chain has at most */
-#define LIST_RETRIES 3
+#define LIST_RETRIES 2
 #define LIST_REF_MASK 0xffffff
 
 #define LIST6_SLOTS 5

@@ -251,7 +251,7 @@ static __always_inline struct meter_line *meter_begin(struct pkt *pkt)
 	return line;
 }
 
-static __always_inline int meter_source(struct pkt *pkt, struct meter_line *line)
+static __noinline int meter_source(struct pkt *pkt, struct meter_line *line)
 {
 	if (!place_of(pkt, SCOPE_SOURCE, pkt->source_hash))
 		return REASON_PASS;
