@@ -30,7 +30,7 @@
 #include "maps.h"
 #include "pkt.h"
 
-#define LIST_HOPS 4 /* lines that a chain has at most */
+#define LIST_HOPS 3 /* lines that a chain has at most */
 #define LIST_RETRIES 2
 #define LIST_REF_MASK 0xffffff
 

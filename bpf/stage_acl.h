@@ -74,15 +74,15 @@ __noinline int ask(__u32 outer)
 }
 
 /* strange reports whether no list can know an IPv4 source: most of a flood's, for which a call is saved. */
-static __always_inline bool strange(const struct pkt *pkt, const struct addr *src, __u8 family)
+static __always_inline bool strange(const struct pkt *pkt)
 {
 	struct list_query q = { .set = &knobs(pkt)->lists };
 	__u32 slot = q.set->slot;
 
-	if (family != 4)
+	if (pkt->family != 4)
 		return false;
 	q.table = bpf_map_lookup_elem(&lists, &slot);
-	return !q.table || !list_near4(&q, bpf_ntohl(src->w[0]));
+	return !q.table || !list_near4(&q, bpf_ntohl(pkt->src.w[0]));
 }
 
 static __always_inline int stage_acl(struct pkt *pkt)
@@ -91,9 +91,9 @@ static __always_inline int stage_acl(struct pkt *pkt)
 
 	if (!knobs(pkt)->listed)
 		return NEXT;
-	if (pkt->outer_family && !strange(pkt, &pkt->outer_src, pkt->outer_family))
+	if (pkt->outer_family)
 		v = ask(1);
-	if (v == NEXT && !strange(pkt, &pkt->src, pkt->family))
+	if (v == NEXT && !strange(pkt))
 		v = ask(0);
 	return v == XDP_DROP ? XDP_DROP : NEXT;
 }

@@ -232,16 +232,19 @@ static __always_inline bool window_due(struct window_cell *cell, __u32 *left, __
 /* window_header copies the beginning of the frame and returns how much of it. */
 static __always_inline __u32 window_header(struct xdp_md *ctx, const struct pkt *pkt, __u8 *to)
 {
-	__u32 size = pkt->length;
+	__u64 last = pkt->length - 1U;
 
-	/* No frame is empty, but the verifier does not know. */
-	if (size - 1 >= WINDOW_SAMPLE_BYTES)
-		size = WINDOW_SAMPLE_BYTES;
-	barrier_var(size);
-	if (size - 1 >= WINDOW_SAMPLE_BYTES)
+	if (last >= WINDOW_SAMPLE_BYTES)
+		last = WINDOW_SAMPLE_BYTES - 1;
+	/*
+	 * 6.1 wants to see that the size is neither 0 nor too large, and of a number
+	 * remembers what that number was compared with, not another one less.
+	 */
+	barrier_var(last);
+	if (last >= WINDOW_SAMPLE_BYTES)
 		return 0;
 	if (frags)
-		return bpf_xdp_load_bytes(ctx, 0, to, size) ? 0 : size;
+		return bpf_xdp_load_bytes(ctx, 0, to, last + 1) ? 0 : last + 1;
 	for (__u32 i = 0; i < WINDOW_SAMPLE_BYTES; i++) {
 		__u8 *byte = at(ctx, i, 1);
 

@@ -18,7 +18,7 @@ import (
 
 const (
 	lineWords = 8 // 64 bytes, struct list_line
-	lineHops  = 4 // LIST_HOPS
+	lineHops  = 3 // LIST_HOPS
 
 	maxLive = 1024 // prefixes changed in place in one step; more: all is built anew
 )
