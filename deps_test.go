@@ -35,7 +35,7 @@ var mayImport = map[string][]string{
 	"mitigate":  {"traffic", "config", "signature"},
 	"api":       {"traffic", "signature"},
 	"tui":       {"api", "traffic"},
-	"engine":    {"traffic", "config", "signature", "scene", "dataplane", "mitigate", "api"},
+	"engine":    {"traffic", "config", "signature", "model", "scene", "dataplane", "detect", "mitigate", "api"},
 	"lab":       {"engine", "scene", "dataplane", "api", "traffic", "config", "signature"},
 	"cli":       {"engine", "scene", "api", "tui", "lab", "config", "traffic", "signature"},
 }

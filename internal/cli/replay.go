@@ -21,7 +21,9 @@ type replayFlags struct {
 	config, verdicts string
 	block, allow     []string
 	signatures       []string
-	target, action   string
+	targets          []string
+	action           string
+	noDetect         bool
 	verifierLog      bool
 }
 
@@ -37,11 +39,18 @@ the signatures those of --signature.
 Packets that the capture holds only the beginning of (snap length) are judged as they
 are there, so most count as truncated; the bytes reported are those on the wire.
 
+The capture is watched for attacks too, with the detectors and models of run: what was
+found, when it began and when it was seen, of what kind, and why. The targets are those
+of --target, else protect.targets of --config, else the destinations that most packets
+go to. Timestamps that step back or jump are bridged, and the answer says so. In a
+capture of under a minute no target has a baseline: then only absolute signs count.
+
 It takes root, or the capabilities BPF, NET_ADMIN and PERFMON.`,
 		Example: `  sentinel-x replay attack.pcap --block 198.51.100.0/24,2001:db8:bad::/48
   sentinel-x replay attack.pcapng --config sentinel-x.yaml --json
   sentinel-x replay attack.pcap --signature 'udp and src port 53' --signature 'frag later' --action observe
-  sentinel-x replay attack.pcap --verdicts verdicts.csv`,
+  sentinel-x replay attack.pcap --target 192.0.2.10
+  sentinel-x replay attack.pcap --verdicts verdicts.csv --no-detect`,
 		Args: args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.replay(cmd, args[0], f) },
 	})
@@ -49,7 +58,8 @@ It takes root, or the capabilities BPF, NET_ADMIN and PERFMON.`,
 	c.Flags().StringSliceVar(&f.block, "block", nil, "hosts or prefixes to block")
 	c.Flags().StringSliceVar(&f.allow, "allow", nil, "hosts or prefixes to allow")
 	c.Flags().StringArrayVar(&f.signatures, "signature", nil, "expression of a rule to arm; may be given again")
-	c.Flags().StringVar(&f.target, "target", "", "destination host or prefix that the rules are about (default any)")
+	c.Flags().StringSliceVar(&f.targets, "target", nil, "destination hosts or prefixes to watch for attacks; the rules are about the one, if there is one (default where most packets go, rules about any)")
+	c.Flags().BoolVar(&f.noDetect, "no-detect", false, "do not watch for attacks")
 	c.Flags().StringVar(&f.action, "action", "drop", "what the rules do: drop or observe")
 	c.Flags().StringVar(&f.verdicts, "verdicts", "", "write index,time_s,verdict,reason of every packet to this CSV file")
 	c.Flags().BoolVar(&f.verifierLog, "verifier-log", false, "if the kernel refuses the program, print all it says")
@@ -59,12 +69,15 @@ It takes root, or the capabilities BPF, NET_ADMIN and PERFMON.`,
 }
 
 func (a *app) replay(cmd *cobra.Command, file string, f replayFlags) error {
-	o := engine.ReplayOptions{File: file, VerifierLog: f.verifierLog}
+	o := engine.ReplayOptions{File: file, VerifierLog: f.verifierLog, NoDetect: f.noDetect}
 	var err error
 	if o.Block, err = prefixes("block", f.block); err != nil {
 		return err
 	}
 	if o.Allow, err = prefixes("allow", f.allow); err != nil {
+		return err
+	}
+	if o.Targets, err = prefixes("target", f.targets); err != nil {
 		return err
 	}
 	if o.Signatures, err = f.rules(); err != nil {
@@ -96,9 +109,16 @@ func (f replayFlags) rules() ([]signature.Armed, error) {
 	if !ok || action == signature.Limit {
 		return nil, usagef("--action %q is neither drop nor observe", f.action)
 	}
+	target := ""
+	switch {
+	case len(f.targets) == 1:
+		target = f.targets[0]
+	case len(f.targets) > 1 && len(f.signatures) > 0:
+		return nil, usagef("--signature is about one --target or any, not %d", len(f.targets))
+	}
 	var rules []signature.Armed
 	for _, text := range f.signatures {
-		rule, err := api.ParseExpression(text, f.target)
+		rule, err := api.ParseExpression(text, target)
 		if err != nil {
 			return nil, usageError{withCaret(err)}
 		}
@@ -143,6 +163,7 @@ func writeReplay(w io.Writer, r engine.ReplayResult, cfg config.Config) {
 	}
 	t.write(w)
 	writeReplaySignatures(w, r)
+	writeReplayDetection(w, r)
 }
 
 func writeReplaySignatures(w io.Writer, r engine.ReplayResult) {

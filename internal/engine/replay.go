@@ -26,7 +26,11 @@ type ReplayOptions struct {
 	Block, Allow []netip.Prefix
 	Signatures   []signature.Armed // armed in this order; only Text, Rule and Action count
 	Verdicts     io.Writer         // CSV, a line a packet: index,time_s,verdict,reason; nil: none
+	Targets      []netip.Prefix    // watched for attacks; none: Config.Protect.Targets, else where most packets go
+	NoDetect     bool              // do not watch; Config.Detect.Enabled does not count
 	VerifierLog  bool
+
+	windows func(time.Time, []traffic.Window) // sees those of each tick; nil: nobody does
 }
 
 // ReplayResult is what the packet path made of a capture.
@@ -41,6 +45,9 @@ type ReplayResult struct {
 	Reasons   map[string]uint64 `json:"reasons"`              // packets by reason, those that occurred
 
 	Signatures []ReplaySignature `json:"signatures,omitempty"` // in the order of the options
+
+	Detection *ReplayDetection `json:"detection,omitempty"` // nil: not watched
+	Incidents []ReplayIncident `json:"incidents,omitzero"`  // by the time they were detected
 }
 
 // ReplaySignature is what a rule did to a capture. A packet that a rule drops is
@@ -65,6 +72,9 @@ func Replay(ctx context.Context, o ReplayOptions) (ReplayResult, error) {
 	defer c.close()
 	po := PlaneOptions(o.Config)
 	po.VerifierLog = o.VerifierLog
+	if !o.NoDetect {
+		po.MaxTargets = int(o.Config.Detect.MaxTargets)
+	}
 	tester, err := dataplane.NewTester(po)
 	if err != nil {
 		return ReplayResult{}, err
@@ -77,7 +87,13 @@ func Replay(ctx context.Context, o ReplayOptions) (ReplayResult, error) {
 	if err != nil {
 		return ReplayResult{}, err
 	}
-	r := replay{tester: tester, capture: c, result: ReplayResult{File: o.File, Reasons: map[string]uint64{}}}
+	var watch *watcher
+	if !o.NoDetect {
+		if watch, err = newWatcher(ctx, tester, o); err != nil {
+			return ReplayResult{}, err
+		}
+	}
+	r := replay{watch: watch, tester: tester, capture: c, result: ReplayResult{File: o.File, Reasons: map[string]uint64{}}}
 	if o.Verdicts != nil {
 		r.csv = bufio.NewWriterSize(o.Verdicts, 1<<16)
 		fmt.Fprintln(r.csv, "index,time_s,verdict,reason")
@@ -87,6 +103,9 @@ func Replay(ctx context.Context, o ReplayOptions) (ReplayResult, error) {
 		err = errors.Join(err, r.csv.Flush())
 	}
 	err = errors.Join(err, r.addSignatures(rules))
+	if watch != nil {
+		err = errors.Join(err, watch.finish(&r.result, r.first))
+	}
 	return r.finish(), err
 }
 
@@ -128,6 +147,7 @@ func putReplayLists(t *dataplane.Tester, o ReplayOptions) error {
 // replay is one run over a capture.
 type replay struct {
 	tester      *dataplane.Tester
+	watch       *watcher // nil: nothing is watched
 	capture     *capture
 	csv         *bufio.Writer
 	result      ReplayResult
@@ -147,6 +167,11 @@ func (r *replay) run(ctx context.Context) error {
 		}
 		if err != nil {
 			return err
+		}
+		if r.watch != nil {
+			if err := r.watch.before(at); err != nil {
+				return err
+			}
 		}
 		v, err := r.judge(frame, at)
 		if err != nil {

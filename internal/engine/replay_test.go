@@ -72,7 +72,7 @@ func frameOf(t *testing.T, p packet) []byte {
 func replayOf(t *testing.T, o ReplayOptions) (ReplayResult, string) {
 	t.Helper()
 	var csv bytes.Buffer
-	o.Verdicts = &csv
+	o.Verdicts, o.NoDetect = &csv, true
 	r, err := Replay(context.Background(), o)
 	if err != nil {
 		t.Fatal(err)
