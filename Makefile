@@ -35,7 +35,7 @@ GOTEST          := $(GO) test $(TEST_AS_ROOT) $(TESTFLAGS)
 export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-generate setup-kernels build install generate fmt lint lint-go lint-c \
+.PHONY: help setup setup-generate setup-kernels build install generate models fmt lint lint-go lint-c \
 	test test-go test-race test-kernels fuzz bench bench-docs demo docs check check-generated \
 	vendor-headers clean require-go require-root require-clang
 
@@ -64,6 +64,9 @@ generate: require-clang ## Compile bpf/ and write the generated Go files (clang 
 
 docs: require-go ## Write the pages that follow from the code (configuration, API, man pages)
 	$(GO) generate $$($(GO) list ./... | grep -v '/internal/dataplane$$')
+
+models: require-go ## Make the default model of the detector again from its seeds (some minutes)
+	$(GO) run ./internal/train/mkdefault
 
 vendor-headers: ## Refresh bpf/include/bpf from Debian's libbpf-dev
 	scripts/vendor-libbpf.sh

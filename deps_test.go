@@ -32,6 +32,7 @@ var mayImport = map[string][]string{
 	"scene":     {"traffic", "signature"},
 	"dataplane": {"traffic", "config", "signature"},
 	"detect":    {"traffic", "model", "config"},
+	"train":     {"traffic", "model", "config", "scene", "detect"},
 	"mitigate":  {"traffic", "config", "signature"},
 	"api":       {"traffic", "signature"},
 	"tui":       {"api", "traffic"},
