@@ -53,16 +53,6 @@ static __always_inline struct list_line *list_line(void *table, __u32 line)
 	return bpf_map_lookup_elem(table, &line);
 }
 
-/* list_mix is lowbias32 by Chris Wellons (public domain). */
-static __always_inline __u32 list_mix(__u32 x)
-{
-	x ^= x >> 16;
-	x *= 0x7feb352d;
-	x ^= x >> 15;
-	x *= 0x846ca68b;
-	return x ^ (x >> 16);
-}
-
 /* list_scale maps a hash to 0 … n-1. */
 static __always_inline __u32 list_scale(__u32 hash, __u32 n)
 {

@@ -416,13 +416,5 @@ func permute4(net, seed uint32) uint32 {
 	return net ^ net>>13
 }
 
-// mix and scale are list_mix and list_scale of bpf/lists.h.
-func mix(x uint32) uint32 {
-	x ^= x >> 16
-	x *= 0x7feb352d
-	x ^= x >> 15
-	x *= 0x846ca68b
-	return x ^ x>>16
-}
-
+// scale is list_scale of bpf/lists.h.
 func scale(hash, n uint32) uint32 { return uint32(uint64(hash) * uint64(n) >> 32) }
