@@ -55,6 +55,12 @@ type Backend interface {
 	DeleteSignatures(ctx context.Context, ids []uint64) (missing []uint64, err error)
 	// FlushSignatures disarms every rule and says how many there were.
 	FlushSignatures(ctx context.Context) (int, error)
+	// Incidents returns the attacks that were found and pass the filter, the newest first.
+	Incidents(ctx context.Context, f IncidentFilter) ([]Incident, error)
+	// Incident returns one of them; an ID that none has is an *Error with status 404.
+	Incident(ctx context.Context, id string) (Incident, error)
+	// LabelIncident keeps LabelAttack or LabelBenign with an incident, and returns it.
+	LabelIncident(ctx context.Context, id, label string) (Incident, error)
 	// Bypass says whether the bypass switch is on.
 	Bypass(ctx context.Context) (bool, error)
 	// SetBypass turns the bypass switch on or off.

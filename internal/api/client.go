@@ -217,6 +217,32 @@ func (c *Client) FlushSignatures(ctx context.Context) (int, error) {
 	return r.Deleted, err
 }
 
+// Incidents returns the attacks that were found and pass the filter, the newest first.
+func (c *Client) Incidents(ctx context.Context, f IncidentFilter) ([]Incident, error) {
+	q := url.Values{"limit": {strconv.Itoa(maxIncidents)}}
+	if f.Limit > 0 {
+		q.Set("limit", strconv.Itoa(min(f.Limit, maxIncidents)))
+	}
+	if f.Open {
+		q.Set("open", "true")
+	}
+	if !f.Since.IsZero() {
+		q.Set("since", f.Since.Format(time.RFC3339Nano))
+	}
+	body, err := get[incidentsBody](ctx, c, "/v1/incidents?"+q.Encode())
+	return body.Incidents, err
+}
+
+// Incident returns one of them; an ID that none has is an *Error with status 404.
+func (c *Client) Incident(ctx context.Context, id string) (Incident, error) {
+	return get[Incident](ctx, c, "/v1/incidents/"+url.PathEscape(id))
+}
+
+// LabelIncident says that an incident was LabelAttack or LabelBenign.
+func (c *Client) LabelIncident(ctx context.Context, id, label string) (Incident, error) {
+	return send[Incident](ctx, c, http.MethodPost, "/v1/incidents/"+url.PathEscape(id)+"/label", LabelRequest{label})
+}
+
 func listPath(list traffic.List, what string) string {
 	return "/v1/lists/" + list.String() + "/" + what
 }

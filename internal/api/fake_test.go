@@ -24,6 +24,8 @@ type fakeBackend struct {
 	added   []NewEntry // what the last AddEntries got
 	options AddOptions
 	rules   []Signature
+	found   []Incident
+	asked   IncidentFilter // what the last Incidents got
 	wanted  []NewSignature // what the last AddSignatures got
 	bypass  bool
 	err     error // what every method returns, if set
@@ -166,6 +168,29 @@ func (f *fakeBackend) FlushSignatures(context.Context) (int, error) {
 	n := len(f.rules)
 	f.rules = nil
 	return n, f.err
+}
+
+func (f *fakeBackend) Incidents(_ context.Context, filter IncidentFilter) ([]Incident, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = filter
+	return slices.Clone(f.found), f.err
+}
+
+func (f *fakeBackend) Incident(_ context.Context, id string) (Incident, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := slices.IndexFunc(f.found, func(i Incident) bool { return i.ID == id })
+	if i < 0 {
+		return Incident{}, Errorf(404, "there is no incident %s", id)
+	}
+	return f.found[i], f.err
+}
+
+func (f *fakeBackend) LabelIncident(ctx context.Context, id, label string) (Incident, error) {
+	i, err := f.Incident(ctx, id)
+	i.Label = label
+	return i, err
 }
 
 func (f *fakeBackend) Bypass(context.Context) (bool, error) {

@@ -50,6 +50,7 @@ func (s *Server) register(mux *http.ServeMux) huma.API {
 	s.registerLooks(a)
 	s.registerLists(a)
 	s.registerSignatures(a)
+	s.registerIncidents(a)
 	s.registerActs(a)
 	return a
 }
@@ -97,8 +98,8 @@ func (s *Server) registerLooks(a huma.API) {
 			return answer(s.backend.Config(ctx))
 		})
 	huma.Register(a, op("events", http.MethodGet, "/v1/events", "Follow sampled packets with their verdicts",
-		describe("One JSON object a line, without an end: an event, or how many events this reader lost by being slow. "+
-			"Values of one parameter are alternatives, parameters are combined."),
+		describe("One JSON object a line, without an end: an event, an incident that changed, or how many of them this reader lost by being slow. "+
+			"Values of one parameter are alternatives, parameters are combined. Incidents come on streams without parameters."),
 		streams("application/x-ndjson", &EventMessage{}, a)),
 		s.serveEvents)
 }
@@ -219,7 +220,7 @@ func writeEvents(ctx context.Context, w http.ResponseWriter, r *reader) {
 	w.WriteHeader(http.StatusOK)
 	lines := json.NewEncoder(w)
 	for {
-		if len(r.events) == 0 && rc.Flush() != nil {
+		if len(r.events) == 0 && len(r.incidents) == 0 && rc.Flush() != nil {
 			return
 		}
 		select {
@@ -227,6 +228,10 @@ func writeEvents(ctx context.Context, w http.ResponseWriter, r *reader) {
 			return
 		case e := <-r.events:
 			if lines.Encode(EventMessage{Event: &e, Lost: r.lost.Swap(0)}) != nil {
+				return
+			}
+		case i := <-r.incidents:
+			if lines.Encode(EventMessage{Incident: &i, Lost: r.lost.Swap(0)}) != nil {
 				return
 			}
 		}

@@ -85,6 +85,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // passes. It never blocks, and costs next to nothing while nobody reads.
 func (s *Server) Publish(iface string, e *traffic.Event) { s.events.publish(iface, e) }
 
+// PublishIncident hands an incident to every reader that has not asked for certain packets. It never blocks.
+func (s *Server) PublishIncident(i Incident) { s.events.publishIncident(i) }
+
 // Readers returns how many event streams are open.
 func (s *Server) Readers() int { return int(s.events.count.Load()) }
 

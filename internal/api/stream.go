@@ -12,6 +12,8 @@ import (
 const (
 	maxReaders  = 32   // event streams at once
 	readerQueue = 1024 // events a reader may be behind before it loses some
+
+	incidentQueue = 64 // and incidents
 )
 
 // fanOut hands every published event to the readers that want it, and never
@@ -26,6 +28,8 @@ type reader struct {
 	filter EventFilter
 	events chan Event
 	lost   atomic.Uint64
+
+	incidents chan Incident // nil: it asked for certain packets
 }
 
 func newFanOut() *fanOut { return &fanOut{readers: map[*reader]bool{}} }
@@ -38,6 +42,9 @@ func (f *fanOut) add(filter EventFilter) *reader {
 		return nil
 	}
 	r := &reader{filter: filter, events: make(chan Event, readerQueue)}
+	if filter.empty() {
+		r.incidents = make(chan Incident, incidentQueue)
+	}
 	f.readers[r] = true
 	f.count.Add(1)
 	return r
@@ -64,6 +71,21 @@ func (f *fanOut) publish(iface string, e *traffic.Event) {
 		}
 		select {
 		case r.events <- EventOf(iface, e):
+		default:
+			r.lost.Add(1)
+		}
+	}
+}
+
+func (f *fanOut) publishIncident(i Incident) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	for r := range f.readers {
+		if r.incidents == nil {
+			continue
+		}
+		select {
+		case r.incidents <- i:
 		default:
 			r.lost.Add(1)
 		}

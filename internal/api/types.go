@@ -38,6 +38,7 @@ type Status struct {
 	Interfaces []Interface     `json:"interfaces" nullable:"false"`
 	Lists      ListSizes       `json:"lists"`
 	Signatures SignatureCounts `json:"signatures"`
+	Detection  Detection       `json:"detection"`
 	Limits     Limits          `json:"limits"`
 	Counters   Counters        `json:"counters"`
 	Rates      Rates           `json:"rates"`
@@ -235,6 +236,26 @@ type SignatureCounts struct {
 	Capacity    int `json:"capacity" doc:"Most rules that can be armed"`
 }
 
+// Detection says how attacks are looked for.
+type Detection struct {
+	Enabled   bool   `json:"enabled" doc:"Targets are watched for attacks"`
+	Rule      string `json:"rule,omitempty" enum:"tiered,and" doc:"Which models have to agree"`
+	Trees     string `json:"trees,omitempty" doc:"Where the trees are from: a file, or built in; absent: there are none, and the deterministic layer decides"`
+	Targets   int    `json:"targets" doc:"Targets with counters of their own now"`
+	Capacity  int    `json:"capacity" doc:"Most of them at once"`
+	Recycled  uint64 `json:"recycled" doc:"Times that one gave way to another, or was quiet for long"`
+	Unplaced  uint64 `json:"unplaced" doc:"Times that a target found no room"`
+	Learners  int    `json:"learners" doc:"Targets that learn models of their own"`
+	Armed     int    `json:"armed" doc:"Of them have learnt enough for a vote"`
+	Open      int    `json:"open" doc:"Incidents that go on"`
+	Incidents int    `json:"incidents" doc:"Incidents that are kept, open ones included"`
+	Ticks     uint64 `json:"ticks" doc:"Looks at the targets since the start, ten a second"`
+	Late      uint64 `json:"late" doc:"Ticks that never came by themselves: the next one covered them"`
+
+	SamplesSent uint64 `json:"samples_sent" doc:"Sampled headers that the kernel handed over"`
+	SamplesLost uint64 `json:"samples_lost" doc:"Sampled headers that found the ring buffer full"`
+}
+
 // ReloadResult says what a reload changed.
 type ReloadResult struct {
 	Changed []string `json:"changed" nullable:"false" doc:"Keys whose new value is in force"`
@@ -271,11 +292,12 @@ type Event struct {
 	Tunnel          bool      `json:"tunnel,omitempty" doc:"Addresses and ports are those of the inner packet"`
 }
 
-// EventMessage is one line of the event stream: an event, or how many events
-// this reader has lost since the last message because it was too slow.
+// EventMessage is one line of the event stream: an event or an incident that changed, and how many
+// of them this reader has lost since the last message because it was too slow.
 type EventMessage struct {
-	Event *Event `json:"event,omitempty"`
-	Lost  uint64 `json:"lost,omitempty"`
+	Event    *Event    `json:"event,omitempty"`
+	Incident *Incident `json:"incident,omitempty"`
+	Lost     uint64    `json:"lost,omitempty"`
 }
 
 // EventFilter selects events. Empty fields select everything; words of one
@@ -285,6 +307,8 @@ type EventFilter struct {
 	Outcomes []traffic.Outcome
 	Sources  []netip.Prefix
 }
+
+func (f EventFilter) empty() bool { return len(f.Reasons)+len(f.Outcomes)+len(f.Sources) == 0 }
 
 func (f EventFilter) match(e *traffic.Event) bool {
 	return oneOf(f.Reasons, e.Reason) && oneOf(f.Outcomes, e.Outcome) && f.matchSource(e.Source)

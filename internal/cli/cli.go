@@ -138,7 +138,7 @@ func (a *app) root() *cobra.Command {
 func (a *app) commands() map[string][]*cobra.Command {
 	return map[string][]*cobra.Command{
 		"filter": {a.runCommand()},
-		"look":   {a.statusCommand(), a.eventsCommand()},
+		"look":   {a.statusCommand(), a.incidentsCommand(), a.eventsCommand()},
 		"act":    {a.listCommand(blockList), a.listCommand(allowList), a.listCommand(protectedList), a.signatureCommand(), a.bypassCommand(), a.reloadCommand()},
 		"try":    {a.demoCommand(), a.replayCommand(), a.benchCommand()},
 		"keep":   {a.configCommand(), a.doctorCommand(), a.detachCommand(), a.versionCommand(), a.manCommand()},

@@ -28,10 +28,11 @@ func (a *app) eventsCommand() *cobra.Command {
 		Use:   "events",
 		Short: "Follow sampled packets with their verdicts",
 		Long: `Follow packets as they are judged, one a line, until Ctrl-C. These are samples within
-the budget events.per_second, not every packet: status has the exact counts.
+the budget events.per_second, not every packet: status has the exact counts. Without
+a filter, incidents are among them when they begin, change and end.
 
-With --json each line is an object: {"event": …}, or {"lost": n} with it when this
-command was too slow to take n events.`,
+With --json each line is an object: {"event": …} or {"incident": …}, and {"lost": n}
+with it when this command was too slow to take n of them.`,
 		Example: `  sentinel-x events --outcome dropped
   sentinel-x events --reason limit,blocklist --source 203.0.113.0/24
   sentinel-x events --count 100 --json`,
@@ -116,7 +117,10 @@ func (a *app) followEvents(ctx context.Context, f eventsFlags) error {
 		if err := a.printEvent(m); err != nil {
 			return err
 		}
-		if n++; n == f.count {
+		if m.Event != nil {
+			n++
+		}
+		if f.count > 0 && n == f.count {
 			return nil
 		}
 	}
@@ -133,10 +137,16 @@ func (a *app) printEvent(m api.EventMessage) error {
 	if m.Lost > 0 {
 		fmt.Fprintf(a.err, "sentinel-x: %d events lost: this command was too slow\n", m.Lost)
 	}
-	if m.Event == nil {
+	line := ""
+	switch {
+	case m.Event != nil:
+		line = eventLine(m.Event)
+	case m.Incident != nil:
+		line = incidentLine(m.Incident)
+	default:
 		return nil
 	}
-	if _, err := fmt.Fprintln(a.out, eventLine(m.Event)); err != nil {
+	if _, err := fmt.Fprintln(a.out, line); err != nil {
 		return fmt.Errorf("write the event: %w", err)
 	}
 	return nil

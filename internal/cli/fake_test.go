@@ -26,12 +26,13 @@ type fakeEngine struct {
 	status api.Status
 	lists  [traffic.NumLists][]traffic.Entry
 	rules  []api.Signature
+	found  []api.Incident
 	bypass bool
 	reload error
 }
 
 func newFakeEngine() *fakeEngine {
-	f := &fakeEngine{status: someStatus(), rules: someSignatures()}
+	f := &fakeEngine{status: someStatus(), rules: someSignatures(), found: someIncidents()}
 	f.lists[traffic.ListBlock] = []traffic.Entry{
 		{Prefix: netip.MustParsePrefix("198.51.100.7/32"), Origin: "operator", Comment: "scanner", Expires: noon.Add(90 * time.Second), Hits: 1234567, LastHit: noon.Add(-3 * time.Second)},
 		{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Origin: "config"},
@@ -58,7 +59,7 @@ func someStatus() api.Status {
 		Version: "v1.2.3", Kernel: "6.12.0", PID: 4242, Started: noon.Add(-75 * time.Hour), Uptime: api.Duration{Duration: 75 * time.Hour},
 		ConfigFile: "/etc/sentinel-x/sentinel-x.yaml",
 		Health:     api.Health{State: api.HealthDegraded, Reasons: []string{"eth1: the MTU was raised to 9000 after the program was attached: larger frames are lost"}},
-		Warnings:   []string{"detect: has no effect in this release"},
+		Warnings:   []string{"lists.block[0]: 198.51.100.7/32 is on lists.allow too, and allow wins"},
 		Pin:        api.Pin{Pinned: true, Path: "/sys/fs/bpf/sentinel-x"},
 		Interfaces: []api.Interface{
 			{Name: "eth0", Index: 2, Driver: "ice", Mode: "native", RequestedMode: "auto", LinkID: 12, ProgramID: 345, MTU: 1500, Frags: true, Up: true},
@@ -66,6 +67,7 @@ func someStatus() api.Status {
 		},
 		Lists:      api.ListSizes{Block: 3, Protected: 1, Capacity: 200_000},
 		Signatures: api.SignatureCounts{Armed: 3, OverCeiling: 1, Capacity: 64},
+		Detection:  api.Detection{Enabled: true, Rule: "tiered", Trees: "built in", Targets: 17, Capacity: 256, Learners: 8, Armed: 5, Open: 1, Incidents: 2, Ticks: 2_700_000, Late: 3, SamplesSent: 9_000_000, SamplesLost: 12},
 		Limits: api.Limits{
 			PerSource: api.ClassLimits{
 				All: api.Limit{Packets: 10_000, Bytes: 12_500_000, Burst: api.Duration{Duration: time.Second}},

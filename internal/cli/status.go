@@ -54,6 +54,7 @@ func writeStatus(w io.Writer, st api.Status) {
 	field("lists", fmt.Sprintf("block %s, allow %s, protected %s (room for %s each)", grouped(uint64(st.Lists.Block)),
 		grouped(uint64(st.Lists.Allow)), grouped(uint64(st.Lists.Protected)), grouped(uint64(st.Lists.Capacity))))
 	field("rules", signatures(st.Signatures))
+	field("detect", detection(st.Detection))
 	field("limits", limits(st.Limits))
 	field("latency", latency(st.Latency))
 	field("events", fmt.Sprintf("%s sampled, %s lost", grouped(st.Counters.EventsSent), grouped(st.Counters.EventsLost)))
@@ -93,6 +94,18 @@ func signatures(c api.SignatureCounts) string {
 		text += fmt.Sprintf(", %d refused", c.Refused)
 	}
 	return text
+}
+
+func detection(d api.Detection) string {
+	if !d.Enabled {
+		return "off"
+	}
+	trees := "no trees"
+	if d.Trees != "" {
+		trees = "trees " + d.Trees
+	}
+	return fmt.Sprintf("%s open, %s of %d targets, %s, %d of %d learners armed", plural(d.Open, "incident", "incidents"),
+		grouped(uint64(d.Targets)), d.Capacity, trees, d.Armed, d.Learners)
 }
 
 func limits(l api.Limits) string {

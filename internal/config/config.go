@@ -210,7 +210,7 @@ type Detect struct {
 	Factor     float64      `yaml:"factor" json:"factor" min:"1" max:"1000" desc:"How many times what is normal a rate of a target must be to be an attack."`
 	EndAfter   Duration     `yaml:"end_after" json:"end_after" min:"1s" max:"10m" desc:"An incident ends when its target was calm for that long. Attacks that pause for less are one incident."`
 	Limits     TargetLimits `yaml:"limits" json:"limits" desc:"Rates of any one target that are an attack whatever the models say."`
-	MaxTargets uint32       `yaml:"max_targets" json:"max_targets" min:"1" max:"4096" desc:"Most targets that are watched at once: addresses, networks and the interface. Quiet ones give way. Each takes about 12 KiB."`
+	MaxTargets uint32       `yaml:"max_targets" json:"max_targets" min:"1" max:"4096" desc:"Most targets that are watched at once: addresses, networks and the interface. Quiet ones give way. Each takes about 12 KiB, and 2 KiB of kernel memory for each CPU."`
 	ModelDir   string       `yaml:"model_dir" json:"model_dir" desc:"Directory of the models. Empty: the model that comes with the program, and nothing that was learnt outlives it."`
 }
 
@@ -251,7 +251,7 @@ func Default() Config {
 		Log:     Log{Level: "info", Format: "text", MaxSizeMB: 100, MaxFiles: 5},
 		Detect: Detect{
 			Enabled: true, Rule: RuleTiered, Threshold: 0.95, Likely: 0.5, Window: Duration{300 * time.Millisecond},
-			Floor: 200, Factor: 1.5, EndAfter: Duration{10 * time.Second}, MaxTargets: 4096,
+			Floor: 200, Factor: 1.5, EndAfter: Duration{10 * time.Second}, MaxTargets: 256,
 		},
 	}
 }

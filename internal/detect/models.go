@@ -261,6 +261,17 @@ func (b *Bank) Stats(t traffic.Target) (model.LearnerStats, bool) {
 	return o.Learner.Stats(), true
 }
 
+// Learners returns how many targets have learners of their own, and how many of
+// those have learnt enough for a vote.
+func (b *Bank) Learners() (all, armed int) {
+	for _, o := range b.own {
+		if o.Learner.Armed() {
+			armed++
+		}
+	}
+	return len(b.own), armed
+}
+
 // Forest returns the bank's forests as a Scorer.
 func (b *Bank) Forest() Scorer { return bankForest{b} }
 

@@ -46,6 +46,7 @@ func (e *Engine) Status(context.Context) (api.Status, error) {
 		Interfaces: e.interfaces(),
 		Lists:      e.listSizes(),
 		Signatures: e.signatureCounts(),
+		Detection:  e.detect.status(),
 		Limits:     api.LimitsOf(limitsOf(e.cfg.Limits)),
 		Counters:   api.CountersOf(&raw, now), Rates: e.rates,
 		Latency: api.LatencyOf(raw.Latency),
@@ -63,6 +64,7 @@ func (e *Engine) health() api.Health {
 	for id, why := range e.ledger.Unarmed() {
 		h.Reasons = append(h.Reasons, fmt.Sprintf("signature %d is not in force: %s; delete it, or add it again", id, why))
 	}
+	h.Reasons = append(h.Reasons, e.detect.complaints()...)
 	slices.Sort(h.Reasons)
 	if len(h.Reasons) > 0 {
 		h.State = api.HealthDegraded
@@ -87,6 +89,7 @@ func (e *Engine) warnings() []string {
 	if e.cfg.DryRun {
 		w = append(w, "dry run: nothing is dropped")
 	}
+	w = append(w, e.detect.notices()...)
 	if e.notPin != "" && e.cfg.Pin.Enabled {
 		w = append(w, "not pinned: "+e.notPin)
 	}

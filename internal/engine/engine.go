@@ -43,6 +43,7 @@ type Engine struct {
 	plane   *dataplane.Plane
 	ledger  *mitigate.Ledger
 	server  *api.Server
+	detect  *detection
 	notPin  string // why nothing is pinned; "": pinned
 
 	mu     sync.Mutex // guards what follows
@@ -89,6 +90,8 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 	part(func(context.Context) error { return e.server.Serve(listener) })
 	part(func(ctx context.Context) error { return e.plane.Events(ctx, e.publish) })
 	part(e.watch)
+	part(e.detect.watch)
+	part(e.detect.keep)
 	part(e.tick)
 	defer e.shutdownServer()
 	e.ready()
@@ -126,5 +129,5 @@ func (e *Engine) stop() error {
 	if e.cfg.OnExit == config.ExitKeep && e.notPin == "" {
 		end = e.plane.Leave
 	}
-	return errors.Join(end(), e.ledger.Close())
+	return errors.Join(e.detect.close(), end(), e.ledger.Close())
 }

@@ -20,6 +20,9 @@ func PlaneOptions(cfg config.Config) dataplane.Options {
 		Policies:        policiesOf(cfg.Parse),
 		Observe:         cfg.DryRun,
 	}
+	if cfg.Detect.Enabled {
+		o.MaxTargets = int(cfg.Detect.MaxTargets)
+	}
 	for _, name := range cfg.Parse.Tunnels {
 		o.Tunnels |= dataplane.TunnelNames[string(name)]
 	}

@@ -51,6 +51,7 @@ func start(cfg config.Config, o Options) (e *Engine, l net.Listener, err error) 
 		return nil, nil, err
 	}
 	e.server = api.NewServer(e, o.Log)
+	e.detect = newDetection(cfg, e.log, e.plane, e.server.PublishIncident)
 	return e, l, nil
 }
 

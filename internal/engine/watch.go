@@ -56,10 +56,21 @@ func (e *Engine) watch(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("watch interfaces: %w", err)
 	}
+	addresses := make(chan netlink.AddrUpdate, 64)
+	err = netlink.AddrSubscribeWithOptions(addresses, ctx.Done(), netlink.AddrSubscribeOptions{ErrorCallback: func(error) {}})
+	if err != nil {
+		return fmt.Errorf("watch addresses: %w", err)
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case _, ok := <-addresses:
+			if !ok {
+				addresses = nil // the interfaces are watched all the same
+				continue
+			}
+			e.detect.retarget()
 		case err := <-failed:
 			if ctx.Err() == nil {
 				e.log.Warn("watch interfaces", "error", err)

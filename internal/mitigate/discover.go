@@ -83,6 +83,28 @@ func ownAddresses(first []string) ([]Protected, error) {
 	return own, nil
 }
 
+// OwnAddresses returns the addresses of interfaces, each as a prefix, in their order.
+func OwnAddresses(interfaces []string) ([]netip.Prefix, error) {
+	var own []netip.Prefix
+	for _, name := range interfaces {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return own, fmt.Errorf("find interface %s: %w", name, err)
+		}
+		addrs, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+		if err != nil {
+			return own, fmt.Errorf("list addresses of %s: %w", name, err)
+		}
+		for _, a := range addrs {
+			addr, ok := netip.AddrFromSlice(a.IP)
+			if p := single(addr); ok && !slices.Contains(own, p) {
+				own = append(own, p)
+			}
+		}
+	}
+	return own, nil
+}
+
 // gateways returns the next hops of the default routes of all routing tables.
 func gateways() ([]Protected, error) {
 	var found []Protected

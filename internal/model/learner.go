@@ -253,6 +253,12 @@ func (l *Learner) Score(x []float32) Scores {
 	return s
 }
 
+// Armed says whether the forest has learnt enough for its score to count.
+func (l *Learner) Armed() bool {
+	_, armed := l.calm.Threshold()
+	return armed && l.forest != nil
+}
+
 // Forest returns the live forest, nil before there is one.
 func (l *Learner) Forest() *Forest { return l.forest }
 
