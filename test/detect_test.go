@@ -74,7 +74,7 @@ func TestDaemonFindsAFlood(t *testing.T) {
 		return false
 	})
 	stop()
-	if found.Kind != "syn_flood" || found.Peak.Packets < 5000 || found.Ended != nil {
+	if found.Kind != "syn_flood" || found.Peak.Packets < 1000 || found.Ended != nil {
 		t.Errorf("%+v", found)
 	}
 	if text := s.ok(t, "incidents", "show", found.ID); !strings.Contains(text, "syn_flood at "+lab.Victim6.String()) || !strings.Contains(text, "deterministic: attack") {
