@@ -59,10 +59,9 @@ type detection struct {
 	baselines chan []byte   // to keep
 	aim       chan struct{} // the addresses may have changed
 
-	mu      sync.Mutex // guards what follows
-	state   api.Detection
-	wrong   map[string]string // what is not as configured, by subject
-	noTrees string            // why there are none, if that is as configured
+	mu    sync.Mutex // guards what follows
+	state api.Detection
+	wrong map[string]string // what is not as configured, by subject
 }
 
 // training is a forest in the shadow, and then what came of it.
@@ -124,13 +123,8 @@ func (d *detection) complaints() (all []string) {
 
 // notices says what works as configured and is still worth knowing.
 func (d *detection) notices() []string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	switch {
-	case !d.cfg.Detect.Enabled:
+	if !d.cfg.Detect.Enabled {
 		return []string{"detection is off: no target is watched for attacks"}
-	case d.noTrees != "":
-		return []string{"detection: " + d.noTrees}
 	}
 	return nil
 }
@@ -164,16 +158,11 @@ func (d *detection) models() detect.Models {
 	return bank.Models(trees)
 }
 
-// trees returns those of the model directory, nil where there are none to use.
+// trees returns those of the model directory, or without any there those that come
+// with the program; nil where they are refused.
 func (d *detection) trees() *detect.Trees {
-	dir := d.cfg.Detect.ModelDir
-	if dir == "" {
-		return d.withoutTrees("name a directory with trained trees with --model-dir")
-	}
-	trees, name, damaged, err := readTrees(dir)
+	trees, name, damaged, err := liveTrees(d.cfg.Detect.ModelDir)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return d.withoutTrees("train some into " + dir)
 	case err != nil:
 		d.complain("trees", fmt.Errorf("%w: the deterministic layer decides alone", err))
 		return nil
@@ -184,30 +173,35 @@ func (d *detection) trees() *detect.Trees {
 	return trees
 }
 
-func (d *detection) withoutTrees(hint string) *detect.Trees {
-	d.noTrees = "there are no trees, only the deterministic layer finds attacks: " + hint
-	d.log.Warn("detection without a model", "reason", d.noTrees)
-	return nil
-}
-
-// readTrees reads the newest generation that detection can use, and says which file
-// it is, and what is wrong with newer ones.
-func readTrees(dir string) (trees *detect.Trees, name string, damaged, err error) {
-	g, err := model.OpenGenerations(dir, "trees.json")
+// liveTrees reads the newest generation that detection can use, and says which file
+// it is, and what is wrong with newer ones. A directory "" holds none.
+func liveTrees(dir string) (trees *detect.Trees, name string, damaged, err error) {
+	if dir == "" {
+		return builtInTrees()
+	}
+	g, err := model.OpenGenerations(dir, treesFile)
 	if err != nil {
 		return nil, "", nil, err
 	}
-	number, damaged, err := g.Load(func(r io.Reader) error {
-		t, err := model.ReadTrees(r)
-		if err == nil {
-			trees, err = detect.NewTrees(t)
-		}
+	number, damaged, err := g.Load(func(r io.Reader) (err error) {
+		trees, err = usableTrees(r)
 		return err
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && damaged == nil:
+		return builtInTrees()
+	case err != nil:
 		return nil, "", nil, err
 	}
 	return trees, g.Path(number), damaged, nil
+}
+
+func builtInTrees() (trees *detect.Trees, name string, damaged, err error) {
+	t, err := detect.DefaultTrees()
+	if err == nil {
+		trees, err = detect.NewTrees(t)
+	}
+	return trees, "built in", nil, err
 }
 
 // retarget makes watch look for the interface's addresses anew. It does not wait.

@@ -91,6 +91,7 @@ func newDetectSite(t *testing.T, cfg config.Config) *site {
 	t.Helper()
 	s := &site{path: &fakeWindows{slots: 4, calm: 50}, log: &bytes.Buffer{}, now: time.Now()}
 	s.detection = newDetection(cfg, slog.New(slog.NewTextHandler(s.log, nil)), s.path, func(i api.Incident) { s.published = append(s.published, i) })
+	s.detector.SetModels(s.bank.Models(nil)) // packets all alike are no traffic to them
 	return s
 }
 
@@ -141,6 +142,9 @@ func TestAFloodIsAnIncidentUntilItEnds(t *testing.T) {
 		t.Errorf("%d still open", open)
 	}
 	st := s.status()
+	if st.Trees != "built in" {
+		t.Errorf("trees %q", st.Trees)
+	}
 	if !st.Enabled || st.Ticks != 870 || st.Late != 0 || st.SamplesLost != 4 || st.Targets != 1 || st.Learners == 0 {
 		t.Errorf("%+v", st)
 	}

@@ -72,6 +72,7 @@ func Replay(ctx context.Context, o ReplayOptions) (ReplayResult, error) {
 	defer c.close()
 	po := PlaneOptions(o.Config)
 	po.VerifierLog = o.VerifierLog
+	po.MaxTargets = 0
 	if !o.NoDetect {
 		po.MaxTargets = int(o.Config.Detect.MaxTargets)
 	}
