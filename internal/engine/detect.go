@@ -201,7 +201,7 @@ func builtInTrees() (trees *detect.Trees, name string, damaged, err error) {
 	if err == nil {
 		trees, err = detect.NewTrees(t)
 	}
-	return trees, "built in", nil, err
+	return trees, builtInName, nil, err
 }
 
 // retarget makes watch look for the interface's addresses anew. It does not wait.

@@ -5,15 +5,11 @@ package engine
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"net/netip"
 	"slices"
 	"time"
 
-	"github.com/sentinel-x/sentinel-x/internal/config"
 	"github.com/sentinel-x/sentinel-x/internal/dataplane"
 	"github.com/sentinel-x/sentinel-x/internal/detect"
 	"github.com/sentinel-x/sentinel-x/internal/model"
@@ -34,7 +30,7 @@ const (
 type ReplayDetection struct {
 	Targets []netip.Prefix `json:"targets"`
 	Chosen  string         `json:"chosen"` // how: by the flag, the configuration, or the packets
-	Trees   string         `json:"trees"`  // which ones, or why there are none
+	Trees   string         `json:"trees"`  // their file, or builtInName
 	Notes   []string       `json:"notes,omitempty"`
 }
 
@@ -77,50 +73,19 @@ func newWatcher(ctx context.Context, t *dataplane.Tester, o ReplayOptions) (*wat
 	if err := w.aim(ctx, o); err != nil {
 		return nil, err
 	}
-	trees, name, err := replayTrees(o.Config.Detect)
+	trees, name, damaged, err := liveTrees(o.Config.Detect.ModelDir)
 	if err != nil {
 		return nil, err
 	}
 	w.info.Trees = name
+	if damaged != nil {
+		w.info.Notes = append(w.info.Notes, damaged.Error()+": "+name+" is used instead")
+	}
 	if w.bank, err = detect.NewBank(detect.BankTargets, model.LearnerParams{}); err != nil {
 		return nil, err
 	}
 	w.detector = detect.New(detect.SettingsOf(o.Config.Detect), w.bank.Models(trees))
 	return w, nil
-}
-
-// replayTrees returns those that the daemon would use, and what to call them.
-func replayTrees(c config.Detect) (trees *detect.Trees, name string, err error) {
-	if c.ModelDir == "" {
-		return nil, "none: only the deterministic layer finds attacks", nil
-	}
-	g, err := model.OpenGenerations(c.ModelDir, treesFile)
-	if err != nil {
-		return nil, "", err
-	}
-	number, damaged, err := g.Load(func(r io.Reader) (err error) {
-		trees, err = usableTrees(r)
-		return err
-	})
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && damaged == nil:
-		return nil, "none in " + c.ModelDir + ": only the deterministic layer finds attacks", nil
-	case err != nil:
-		return nil, "", err
-	}
-	return trees, g.Path(number), nil
-}
-
-// treesFile is the name of the trees in detect.model_dir.
-const treesFile = "trees.json"
-
-// usableTrees reads trees that detection takes.
-func usableTrees(r io.Reader) (*detect.Trees, error) {
-	t, err := model.ReadTrees(r)
-	if err != nil {
-		return nil, err
-	}
-	return detect.NewTrees(t)
 }
 
 // aim sets the targets: those given, those configured, else where most packets go.
