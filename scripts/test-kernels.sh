@@ -50,28 +50,43 @@ figures() {
 	grep -E -A1 'verified instructions|without a difference|^ *--- SKIP|^vmtest' "$1" | grep -v -E '^--$|^=== |--- PASS' || true
 }
 
+# try NAME VERSION DIR PACKAGE: one run, its output and last line in files of its own.
+try() {
+	local log
+	log=build/$1-$(basename "$4").log
+	echo "== $1 ($2): $4" >"$log.out"
+	if run "$3" "${4#./}" >"$log" 2>&1; then
+		figures "$log" >>"$log.out"
+		echo "KERNEL $1 ($2) passed: $4" >"$log.result"
+	else
+		grep -v -E '^=== |--- PASS' "$log" | cut -c 1-300 | tail -n 100 >>"$log.out" || true
+		echo "KERNEL $1 ($2) FAILED: $4" >"$log.result"
+	fi
+}
+
 kernels=$("$here/kernels.sh" -d "$cache" "$@") || [ $? -eq 3 ]
-results=() status=0
+results=() status=0 logs=()
+# A guest keeps one core busy: as many run at once as there are cores.
 for name in "$@"; do
 	read -r version dir < <(awk -v name="$name" '$1 == name { print $2, $3 }' <<<"$kernels") || true
 	if [ -z "${dir:-}" ]; then
 		results+=("KERNEL $name not tested: package not to be had")
-		[ $status -eq 1 ] || status=3
+		status=3
 		continue
 	fi
 	for package in "${packages[@]}"; do
-		echo "== $name ($version): $package"
-		log=build/$name-$(basename "$package").log
-		if run "$dir" "${package#./}" >"$log" 2>&1; then
-			figures "$log"
-			results+=("KERNEL $name ($version) passed: $package")
-		else
-			grep -v -E '^=== |--- PASS' "$log" | cut -c 1-300 | tail -n 100
-			results+=("KERNEL $name ($version) FAILED: $package")
-			status=1
-		fi
+		logs+=("build/$name-$(basename "$package").log")
+		rm -f "${logs[-1]}.result"
+		[ "$(jobs -rp | wc -l)" -lt "$(nproc)" ] || wait -n
+		try "$name" "$version" "$dir" "$package" &
 	done
 	version='' dir=''
+done
+wait
+for log in "${logs[@]}"; do
+	cat "$log.out"
+	results+=("$(cat "$log.result")")
+	grep -q ' passed: ' "$log.result" || status=1
 done
 printf '%s\n' "${results[@]}"
 exit $status

@@ -69,7 +69,7 @@ func TestChangesWhilePacketsFlow(t *testing.T) {
 	}
 	stop.Store(true)
 	wg.Wait()
-	if packets < 1000 {
+	if packets < uint64(changes)/4 { // an emulated CPU is slow
 		t.Errorf("only %d packets met the changes", packets)
 	}
 	t.Logf("%d packets during %d changes", packets, changes)
