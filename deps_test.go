@@ -38,7 +38,7 @@ var mayImport = map[string][]string{
 	"tui":       {"api", "traffic"},
 	"engine":    {"traffic", "config", "signature", "model", "scene", "dataplane", "detect", "mitigate", "api"},
 	"lab":       {"engine", "scene", "dataplane", "api", "traffic", "config", "signature"},
-	"cli":       {"engine", "scene", "api", "tui", "lab", "config", "traffic", "signature"},
+	"cli":       {"engine", "scene", "train", "api", "tui", "lab", "config", "traffic", "signature"},
 }
 
 // onlyUser names the one package whose subject a library is.

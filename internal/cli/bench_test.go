@@ -212,11 +212,34 @@ func TestBenchRefuses(t *testing.T) {
 		{"peers", "--prefixes", "65537"},
 		{"peers", "--sources", "0"},
 		{"peers", "--sources", "65537"},
+		{"detection", "--seeds", "0"},
+		{"detection", "--detectors", "x"},
 		{"all", "more"},
 		{"nonsense"},
 	} {
 		if out := runCLI(t, "", append([]string{"bench"}, args...)...); out.exit != 2 || out.stderr == "" {
 			t.Errorf("bench %v: exit status %d, want 2; %s", args, out.exit, out.stderr)
 		}
+	}
+}
+
+func TestBenchDetection(t *testing.T) {
+	var r detectionReport
+	page := filepath.Join(t.TempDir(), "detection.md")
+	if err := os.WriteFile(page, []byte("before\n<!-- bench detection -->\nold\n<!-- end detection -->\nafter\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	readJSON(t, &r, "bench", "detection", "--families", "syn_spoofed,monitoring", "--ratios", "10", "--data", t.TempDir(), "--docs", filepath.Dir(page))
+	checkHost(t, r.BenchHost)
+	if len(r.Cells) != 3 || len(r.Notes) != 1 || r.Totals[0].Detected != 1 || r.Totals[1].False != 0 {
+		t.Errorf("report %+v", r)
+	}
+	text, err := os.ReadFile(page)
+	if err != nil || !strings.Contains(string(text), "| syn_spoofed |") || strings.Contains(string(text), "old") {
+		t.Errorf("the page holds %s, %v", text, err)
+	}
+	out := runCLI(t, "", "bench", "detection", "--families", "syn_spoofed", "--ratios", "10", "--data", "")
+	if out.exit != 0 || !strings.Contains(out.stdout, "all attacks") {
+		t.Errorf("exit status %d: %s%s", out.exit, out.stdout, out.stderr)
 	}
 }

@@ -3,11 +3,13 @@
 package train
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"time"
 
 	"github.com/sentinel-x/sentinel-x/internal/detect"
+	"github.com/sentinel-x/sentinel-x/internal/model"
 	"github.com/sentinel-x/sentinel-x/internal/scene"
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
@@ -32,15 +34,23 @@ func (o *outcome) detected() bool { return !math.IsNaN(o.delay) }
 // falseAlarm reports whether the scene has an alarm that nothing caused.
 func (o *outcome) falseAlarm() bool { return o.early > 0 || !o.s.Attack() && o.detected() }
 
+// falsehood says what was said.
+func (o *outcome) falsehood() string {
+	if o.early > 0 {
+		return fmt.Sprintf("%d before the event", o.early)
+	}
+	return fmt.Sprintf("%s of %s", o.kind, o.target)
+}
+
 // kindRight reports whether the incident's kind is the attack's, or one that is no mistake.
 func (o *outcome) kindRight() bool {
 	return o.kind == o.s.Kind || slices.Contains(o.s.Also, o.kind)
 }
 
 // play lets a detector watch a scene as host, network and interface.
-func play(s *scene.Scenario, d *detect.Detector) (outcome, error) {
+func play(s *scene.Scenario, d *detect.Detector, bank *detect.Bank) (outcome, error) {
 	p := player{
-		d: d, out: outcome{s: s, delay: math.NaN()}, onset: monday.Add(s.Begin + s.Onset),
+		d: d, bank: bank, out: outcome{s: s, delay: math.NaN()}, onset: monday.Add(s.Begin + s.Onset),
 		incidents: map[string]traffic.Incident{},
 	}
 	err := windows(s, s.Watch(), samplesPerWindow, p.add)
@@ -52,6 +62,7 @@ func play(s *scene.Scenario, d *detect.Detector) (outcome, error) {
 // player hands windows on by ticks and takes down what the detector says.
 type player struct {
 	d         *detect.Detector
+	bank      *detect.Bank
 	out       outcome
 	onset     time.Time
 	at        time.Time
@@ -72,6 +83,13 @@ func (p *player) tick(next time.Time) {
 		for _, u := range p.d.End() {
 			p.hear(&u)
 		}
+	}
+	if t, shadow := p.bank.Due(p.at); shadow != nil {
+		candidate, err := shadow.Train(func(*model.Candidate) error { return nil })
+		if err != nil {
+			candidate = nil
+		}
+		p.bank.Take(t, candidate)
 	}
 	p.at = next
 	p.d.Begin(next, traffic.Tick)

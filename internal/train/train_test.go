@@ -39,7 +39,7 @@ func TestDefaultModelDecides(t *testing.T) {
 	} {
 		t.Run(family, func(t *testing.T) {
 			s := catalogue(t, family, 3, knownLead)
-			out, err := judge(s, trees)
+			out, err := judge(s, trees, "")
 			switch {
 			case err != nil:
 				t.Fatal(err)
@@ -166,5 +166,45 @@ func TestGrowIsReproducible(t *testing.T) {
 	data.Y = make([]int, len(data.Y))
 	if _, err := r.Grow(context.Background(), data, model.Data{}); err == nil {
 		t.Error("one class is enough to learn from")
+	}
+}
+
+// TestEvaluate: the report adds up, recordings that are absent are named, and a plain threshold on the rate takes
+// crowds for attacks while all detectors together do not.
+func TestEvaluate(t *testing.T) {
+	o := EvalOptions{Families: []string{"syn_spoofed", "flash_crowd"}, Ratios: []float64{10}, Data: t.TempDir()}
+	r, err := Evaluate(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Notes) != 1 || len(r.Totals) != 2 || len(r.Cells) != 6 {
+		t.Fatalf("notes %q, totals %+v, cells %+v", r.Notes, r.Totals, r.Cells)
+	}
+	if c := r.Totals[0]; !c.Attack || c.Scenes != 1 || c.Detected != 1 || c.Kind != 1 || !(c.P50 > 0) || c.P50 > 0.5 {
+		t.Errorf("a SYN flood at 10×: %+v", c)
+	}
+	if c := r.Totals[1]; c.Attack || c.Scenes != 5 || c.False != 0 {
+		t.Errorf("flash crowds: %+v", c)
+	}
+	o.Detectors = "rate"
+	if r, err = Evaluate(context.Background(), o); err != nil {
+		t.Fatal(err)
+	}
+	if c := r.Totals[1]; c.False == 0 || len(r.Wrong) < c.False {
+		t.Errorf("flash crowds with a threshold on the rate: %+v, %q", c, r.Wrong)
+	}
+	o.Detectors = "nonsense"
+	if _, err := Evaluate(context.Background(), o); err == nil {
+		t.Error("an unknown set of detectors is taken")
+	}
+}
+
+// TestQuantile: the least value that so great a share is not above.
+func TestQuantile(t *testing.T) {
+	list := []float64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}
+	for q, want := range map[float64]float64{0.5: 5, 0.95: 10, 0.05: 1, 1: 10} {
+		if got := quantile(list, q); got != want {
+			t.Errorf("quantile %g of 1 to 10 is %g, want %g", q, got, want)
+		}
 	}
 }
