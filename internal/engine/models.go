@@ -83,8 +83,7 @@ func VerifyModel(path string) (ModelCheck, error) {
 		info := describeTrees(path, trees)
 		check.Model = &info
 	}
-	var mismatch *model.MismatchError
-	if errors.As(err, &mismatch) {
+	if _, ok := errors.AsType[*model.MismatchError](err); ok {
 		check.Wanted = detect.Names()
 		err = fmt.Errorf("%w\nthe model's %d features: %s\nthe %d features of detection: %s", err, trees.Features(),
 			strings.Join(trees.Schema(), ", "), detect.NumFeatures(), strings.Join(detect.Names(), ", "))
