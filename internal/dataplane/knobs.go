@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
@@ -60,6 +61,16 @@ func (p *Plane) publish() error {
 	}
 	p.active, p.flipped = idle, time.Now()
 	return nil
+}
+
+// awaitPackets returns when every packet that was under way has its verdict, however long the host of a
+// virtual machine kept its CPU away in the middle of one: membarrier(2) waits for RCU, and XDP
+// programs are readers of RCU. Where it is refused (nohz_full, a seccomp filter), a tenth of a second must do.
+func awaitPackets() {
+	const global = 1 // MEMBARRIER_CMD_GLOBAL
+	if _, _, err := unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0); err != 0 {
+		time.Sleep(100 * time.Millisecond)
+	}
 }
 
 func (p *Plane) change(set func(*bpfKnobs)) error {

@@ -290,7 +290,7 @@ func (p *Plane) swap(t *table, next *bart.Table[source]) error {
 	if old == nil {
 		return nil
 	}
-	time.Sleep(knobGrace) // packets that began before still ask the old tables
+	awaitPackets() // those that began before still ask the old tables
 	if err := errors.Join(p.objs.Lists.Delete(old.set.Slot), old.close()); err != nil {
 		p.log.Warn("memory of the replaced lists is not free", "err", err)
 	}

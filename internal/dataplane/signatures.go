@@ -89,7 +89,7 @@ func (p *Plane) installSignatures(placed *placedRules, slots [signature.Slots]ar
 	last := p.armed
 	p.armed = next
 	// No packet takes as long: nobody looks into the old table any more.
-	time.Sleep(knobGrace)
+	awaitPackets()
 	return p.dropTable(last)
 }
 
