@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -331,7 +332,7 @@ func (d *detection) train(now time.Time) {
 func (d *detection) take(u detect.Update) {
 	i := &u.Incident
 	line := []any{
-		"target", i.Target.String(), "kind", i.Kind.String(), "confidence", i.Confidence,
+		"target", i.Target.String(), "kind", i.Kind.String(), "confidence", math.Round(i.Confidence*1000) / 1000,
 		"pps", int(i.Peak.Packets), "normal_pps", int(i.Normal.Packets),
 	}
 	if u.Change == detect.GreyZone {
