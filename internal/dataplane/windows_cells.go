@@ -22,28 +22,31 @@ func (w *windowTable) read() {
 	w.addSlot(0, all)
 	for i := 0; i < len(w.order); {
 		at := i
-		network := &w.windows[1+at]
+		network, some := &w.windows[1+at], false
 		if slot := w.order[at].slot; slot != 0 {
-			w.addSlot(slot, network)
+			some = w.addSlot(slot, network)
 		}
 		for i++; i < len(w.order) && w.order[i].network == w.order[at]; i++ {
 			host := &w.windows[1+i]
 			if w.readSlot(w.order[i].slot, host) {
 				addWindow(network, host)
+				some = true
 			}
 		}
-		if network.Packets != 0 {
+		if some { // also if it has bytes alone: their packets were read with the tick before
 			addWindow(all, network)
 		}
 	}
 }
 
-// addSlot adds what was counted of a wide target's own slot.
-func (w *windowTable) addSlot(slot int, to *traffic.Window) {
+// addSlot adds what was counted of a wide target's own slot; false: nothing.
+func (w *windowTable) addSlot(slot int, to *traffic.Window) bool {
 	clearWindow(&w.own, time.Time{}, 0)
-	if w.readSlot(slot, &w.own) {
+	some := w.readSlot(slot, &w.own)
+	if some {
 		addWindow(to, &w.own)
 	}
+	return some
 }
 
 // addWindow: what has a share of its packets in the histograms is weighed as all of them.

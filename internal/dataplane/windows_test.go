@@ -528,13 +528,20 @@ func TestWindowsStalledDaemon(t *testing.T) {
 	}
 }
 
-// A packet that is at a cell while it is read is in this window with its bytes, and in the next one with the rest, also if no other comes.
+// A packet that is at a cell while it is read is in this window, and in those of its network and the interface,
+// with its bytes, and in the next one with the rest, also if no other comes.
 func TestWindowsPacketUnderWay(t *testing.T) {
 	k := newTicker(t, Options{MaxTargets: 16}, netip.MustParsePrefix("198.51.100.1/32"))
 	cell := &k.windows.cells[k.windows.holders[hostTarget(1)].slot]
 	cell.Bytes += 54
-	if w := k.next(t)[hostTarget(1)]; w.Bytes != 54 || w.Packets != 0 {
-		t.Errorf("at first %+v", w.Tally)
+	windows := k.next(t)
+	for target, w := range windows {
+		if w.Bytes != 54 || w.Packets != 0 {
+			t.Errorf("%v at first %+v", target, w.Tally)
+		}
+	}
+	if len(windows) != 3 {
+		t.Errorf("%d windows", len(windows))
 	}
 	cell.Kinds[bpfWindowKindWINDOW_ICMP]++
 	if w := k.next(t)[hostTarget(1)]; w.Bytes != 0 || w.Packets != 1 || w.ICMP != 1 {
