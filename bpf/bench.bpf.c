@@ -4,6 +4,7 @@
  * and hands it on, and the things we are compared with. No part of the packet path.
  */
 #include "kernel.h"
+#include "lib/hash.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
 
@@ -44,17 +45,10 @@ static __always_inline __u32 mix32(__u32 x)
 	return x ^ (x >> 16);
 }
 
-static __always_inline __u64 mix64(__u64 x)
-{
-	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
-	x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
-	return x ^ (x >> 31);
-}
-
-/* The upper half of an IPv6 source, in 2000::/3; the lower is mix64 of it. */
+/* The upper half of an IPv6 source, in 2000::/3; the lower is hash_mix of it. */
 static __always_inline __u64 network6(__u32 index)
 {
-	return (mix64(index + 1ULL) & ~0xe0ULL) | 0x20;
+	return (hash_mix(index + 1ULL) & ~0xe0ULL) | 0x20;
 }
 
 static __always_inline void write_source(__u8 *frame, __u32 index)
@@ -66,7 +60,7 @@ static __always_inline void write_source(__u8 *frame, __u32 index)
 		return;
 	}
 	halves[0] = network6(index);
-	halves[1] = mix64(halves[0]);
+	halves[1] = hash_mix(halves[0]);
 	__builtin_memcpy(frame + SOURCE6, halves, sizeof(halves));
 }
 

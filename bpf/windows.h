@@ -20,8 +20,7 @@
 volatile const bool windows = false;
 volatile const __u32 window_slots = 1;
 volatile const __u32 window_rows = 1;
-volatile const bool window_shared =
-	false; /* there are more CPUs than rows: they count with atomics */
+volatile const bool window_shared = false; /* more CPUs than rows: they count with atomics */
 volatile const __u32 window_mask = 0; /* lines of window_targets less one, at most 65535 */
 volatile const __u32 window_most = 32768; /* packets of a cell in the histograms in a tick */
 volatile const __u64 window_seeds[NUM_WINDOW_SEEDS] = {};

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
 //go:generate go tool bpf2go -go-package dataplane -target bpfel -cc clang-19 -strip llvm-strip-19 -type prefix_key bench ../../bpf/bench.bpf.c -- -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -mcpu=v3 -I../../bpf/include
@@ -98,23 +100,17 @@ func sourceAt(family, index uint32) netip.Addr {
 		return netip.AddrFrom4(b)
 	}
 	var b [16]byte
-	high := mix64(uint64(index)+1)&^0xe0 | 0x20
+	high := traffic.HashMix(uint64(index)+1)&^0xe0 | 0x20
 	binary.LittleEndian.PutUint64(b[:8], high)
-	binary.LittleEndian.PutUint64(b[8:], mix64(high))
+	binary.LittleEndian.PutUint64(b[8:], traffic.HashMix(high))
 	return netip.AddrFrom16(b)
 }
 
-// mix32 and mix64 are those of bpf/bench.bpf.c.
+// mix32 is that of bpf/bench.bpf.c.
 func mix32(x uint32) uint32 {
 	x = (x ^ x>>16) * 0x7feb352d
 	x = (x ^ x>>15) * 0x846ca68b
 	return x ^ x>>16
-}
-
-func mix64(x uint64) uint64 {
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
 }
 
 // listedPrefixes returns n prefixes, each around the address of its index: of IPv4

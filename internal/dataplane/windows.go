@@ -126,7 +126,7 @@ func (p *Plane) configureWindows() error {
 func (w *windowSpec) seed() error {
 	if w.replay {
 		for i := range w.seeds {
-			w.seeds[i] = mixWindow(uint64(i + 1))
+			w.seeds[i] = traffic.HashMix(uint64(i + 1))
 		}
 		return nil
 	}
@@ -170,7 +170,7 @@ func (p *Plane) openWindows() error {
 // begin puts every sampler to a start of its own.
 func (w *windowTable) begin() error {
 	for i := range w.cells {
-		w.cells[i].Random = mixWindow(w.spec.seeds[0] + uint64(i))
+		w.cells[i].Random = traffic.HashMix(w.spec.seeds[0] + uint64(i))
 	}
 	w.base[0] = bpfWindowCell{}
 	w.expect(0, 0)

@@ -41,7 +41,7 @@ func (m *modelWindow) add(s *windowSeeds, p packettest.Packet, length int, outco
 	m.Lengths[min(p.IPLength()/24, traffic.LengthBins-1)]++
 	m.TTLs[p.TTL/4]++
 	low := uint32(p.Protocol) | uint32(p.TCPFlags)<<8 | v(signature.DataOffset)<<16 | v(signature.DF)<<20 |
-		uint32(p.Fragment)<<21 | uint32(packettest.SizeClass(p.IPLength()))<<24 | uint32(p.TTL/32)<<28
+		uint32(p.Fragment)<<21 | uint32(traffic.SizeClassOf(p.IPLength()))<<24 | uint32(p.TTL/32)<<28
 	m.Fingerprints[s.of(bpfWindowSeedWINDOW_SEED_FINGERPRINT, v(signature.Window), low)%traffic.FingerprintBins]++
 }
 

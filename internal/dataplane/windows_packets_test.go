@@ -226,7 +226,7 @@ func TestWindowsOfSizes(t *testing.T) {
 	for _, length := range []uint32{28, 63, 64, 127, 128, 255, 256, 511, 512, 1023, 1024, 1499, 1500, 1511, 1512, 1900} {
 		frame := tagged(ip4(layers.IPProtocolUDP, packettest.UDP(), packettest.Data(int(length)-28)), layers.EthernetTypeDot1Q)
 		got := w.single(t, frame)
-		class := packettest.SizeClass(length)
+		class := traffic.SizeClassOf(length)
 		if got.Sizes[class] != 1 || got.Lengths[min(length/24, 63)] != 1 || got.TTLs[64/4] != 1 {
 			t.Errorf("%d bytes: classes %v, want %d; lengths %v; TTLs %v", length, got.Sizes, class, got.Lengths, got.TTLs)
 		}
@@ -248,7 +248,7 @@ func TestWindowsOfReflections(t *testing.T) {
 		step = 37 // with the services' ports besides
 	}
 	for port := range 1 << 16 {
-		service := packettest.ReflectionOf(uint16(port))
+		service := traffic.ReflectionOf(uint16(port))
 		if service == traffic.ReflectionNone && port%step != 0 {
 			continue
 		}
@@ -264,7 +264,7 @@ func TestWindowsOfReflections(t *testing.T) {
 	}
 	services := 0
 	for port := range 1 << 16 {
-		if service := packettest.ReflectionOf(uint16(port)); service != traffic.ReflectionNone {
+		if service := traffic.ReflectionOf(uint16(port)); service != traffic.ReflectionNone {
 			services++
 			if got := w.single(t, from(uint16(port))); got.Reflections[service] != 1 || got.UDP != 1 {
 				t.Errorf("port %d: %v, want service %d", port, got.Reflections, service)

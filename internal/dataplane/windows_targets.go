@@ -48,15 +48,6 @@ type candidate struct {
 	score, samples float64
 }
 
-// mixWindow is hash_mix of bpf/lib/hash.h.
-func mixWindow(x uint64) uint64 {
-	x ^= x >> 30
-	x *= 0xbf58476d1ce4e5b9
-	x ^= x >> 27
-	x *= 0x94d049bb133111eb
-	return x ^ x>>31
-}
-
 // hash is that of a target in the packet path: window_slot in bpf/windows.h.
 func (s *windowSeeds) hash(t traffic.Target) uint64 {
 	seed, six := bpfWindowSeedWINDOW_SEED_HOST, bpfWindowSeed(0)
@@ -71,14 +62,14 @@ func (s *windowSeeds) hash(t traffic.Target) uint64 {
 	hash := s.of(seed+six, high, low)
 	if t.Scope == traffic.TargetHost && a.Is6() {
 		b := a.As16()
-		hash = mixWindow(hash ^ (uint64(binary.NativeEndian.Uint32(b[8:]))<<32 | uint64(binary.NativeEndian.Uint32(b[12:]))))
+		hash = traffic.HashMix(hash ^ (uint64(binary.NativeEndian.Uint32(b[8:]))<<32 | uint64(binary.NativeEndian.Uint32(b[12:]))))
 	}
 	return hash
 }
 
 // of is window_hash.
 func (s *windowSeeds) of(seed bpfWindowSeed, high, low uint32) uint64 {
-	return mixWindow(s[seed] ^ (uint64(high)<<32 | uint64(low)))
+	return traffic.HashMix(s[seed] ^ (uint64(high)<<32 | uint64(low)))
 }
 
 // halves returns the first two words of an address as the packet path has them.

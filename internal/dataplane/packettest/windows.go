@@ -16,35 +16,8 @@ const (
 	flagACK
 )
 
-// reflections are the services of UDP source ports.
-var reflections = map[uint16]traffic.Reflection{
-	53: traffic.ReflectionDNS, 123: traffic.ReflectionNTP, 161: traffic.ReflectionSNMP, 389: traffic.ReflectionCLDAP,
-	1900: traffic.ReflectionSSDP, 11211: traffic.ReflectionMemcached, 19: traffic.ReflectionChargen,
-	500: traffic.ReflectionISAKMP, 4500: traffic.ReflectionISAKMP, 111: traffic.ReflectionRPC,
-}
-
-func init() {
-	for _, port := range []uint16{17, 69, 137, 520, 1194, 3283, 3389, 3702, 5353, 5683, 10001, 27015, 37810} {
-		reflections[port] = traffic.ReflectionOther
-	}
-}
-
-// ReflectionOf returns the service of a UDP source port.
-func ReflectionOf(port uint16) traffic.Reflection { return reflections[port] }
-
 // IPLength returns what the IP header announces, 0 where it makes no sense.
 func (p Packet) IPLength() uint32 { return uint32(max(0, p.Rules.Values[signature.Length])) }
-
-// SizeClass returns the class of an IP length.
-func SizeClass(length uint32) traffic.SizeClass {
-	var class traffic.SizeClass
-	for _, edge := range traffic.SizeEdges {
-		if length >= edge {
-			class++
-		}
-	}
-	return class
-}
 
 // Count adds one packet of a frame of length bytes, with an IP header, to a tally.
 func (p Packet) Count(t *traffic.Tally, length int, outcome traffic.Outcome) {
@@ -54,7 +27,7 @@ func (p Packet) Count(t *traffic.Tally, length int, outcome traffic.Outcome) {
 		t.Dropped++
 		t.DroppedBytes += uint64(length)
 	}
-	t.Sizes[SizeClass(p.IPLength())]++
+	t.Sizes[traffic.SizeClassOf(p.IPLength())]++
 	if p.Fragment != NoFragment {
 		t.Fragments++
 	}
@@ -67,7 +40,7 @@ func (p Packet) Count(t *traffic.Tally, length int, outcome traffic.Outcome) {
 		p.countTCP(t)
 	case protocolUDP:
 		t.UDP++
-		t.Reflections[ReflectionOf(p.SourcePort)]++
+		t.Reflections[traffic.ReflectionOf(p.SourcePort)]++
 	case protocolICMP, protocolICMPv6:
 		t.ICMP++
 	default:
