@@ -111,7 +111,7 @@ func (r *ubjReader) take(n int) ([]byte, error) {
 
 // marker takes the next type byte, past the N that stands for nothing.
 func (r *ubjReader) marker() (byte, error) {
-	for r.skip('N') {
+	for r.accept('N') {
 	}
 	b, err := r.take(1)
 	if err != nil {
@@ -120,8 +120,8 @@ func (r *ubjReader) marker() (byte, error) {
 	return b[0], nil
 }
 
-// skip takes the next byte if it is c.
-func (r *ubjReader) skip(c byte) bool {
+// accept takes the next byte if it is c.
+func (r *ubjReader) accept(c byte) bool {
 	if r.pos >= len(r.data) || r.data[r.pos] != c {
 		return false
 	}
@@ -197,9 +197,9 @@ func (r *ubjReader) string() (string, error) {
 func (r *ubjReader) object(depth int) (value, error) {
 	v := value{kind: kindObject, object: map[string]value{}}
 	for {
-		for r.skip('N') {
+		for r.accept('N') {
 		}
-		if r.skip('}') {
+		if r.accept('}') {
 			return v, nil
 		}
 		key, err := r.string()
@@ -228,11 +228,11 @@ func (r *ubjReader) element(depth int) (value, error) {
 // array takes one of the three kinds: of one type and with its length, of a
 // given length, or up to a bracket.
 func (r *ubjReader) array(depth int) (value, error) {
-	if r.skip('$') {
+	if r.accept('$') {
 		return r.typedArray()
 	}
 	v := value{kind: kindNumbers}
-	counted, left := r.skip('#'), 0
+	counted, left := r.accept('#'), 0
 	if counted {
 		var err error
 		if left, err = r.length(1); err != nil {
@@ -240,7 +240,7 @@ func (r *ubjReader) array(depth int) (value, error) {
 		}
 	}
 	for {
-		if counted && left == 0 || !counted && r.skip(']') {
+		if counted && left == 0 || !counted && r.accept(']') {
 			return v, nil
 		}
 		left--
@@ -263,7 +263,7 @@ func (r *ubjReader) typedArray() (value, error) {
 	if size == 0 {
 		return value{}, fmt.Errorf("an array of %q is not read", elem)
 	}
-	if !r.skip('#') {
+	if !r.accept('#') {
 		return value{}, errors.New("an array with a type has no length")
 	}
 	n, err := r.length(size)
