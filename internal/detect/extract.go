@@ -257,8 +257,10 @@ func (t *Track) take(w *traffic.Window) {
 	}
 	t.last = x.tick
 	now.ticks = uint64(x.span)
-	t.fadeOne.add(&w.Histograms)
-	t.fadeTen.add(&w.Histograms)
+	if w.Packets > 0 || w.Counted > 0 {
+		t.fadeOne.add(&w.Histograms)
+		t.fadeTen.add(&w.Histograms)
+	}
 	t.slides.lastSecond(&f.counts[spanSecond])
 	t.slides.lastTen(&f.counts[spanTen])
 }

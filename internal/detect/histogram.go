@@ -62,6 +62,7 @@ const onePacket = 16
 type fading struct {
 	bins  [numBins]uint16 // packets × onePacket >> scale
 	scale uint8
+	used  bool // some bin is not 0
 }
 
 func (f *fading) add(h *traffic.Histograms) {
@@ -79,7 +80,7 @@ func (f *fading) addBin(i int, n uint32) {
 	for {
 		sum := uint64(f.bins[i]) + uint64(n)*onePacket>>f.scale
 		if sum <= math.MaxUint16 {
-			f.bins[i] = uint16(sum)
+			f.bins[i], f.used = uint16(sum), true
 			return
 		}
 		f.scale++
@@ -91,12 +92,16 @@ func (f *fading) addBin(i int, n uint32) {
 
 // fade takes a step.
 func (f *fading) fade() {
+	if !f.used { // most targets are silent most of the time
+		return
+	}
 	var all uint16
 	for i, n := range f.bins {
 		n = uint16(uint32(n) * 9 / 10)
 		f.bins[i] = n
 		all |= n
 	}
+	f.used = all != 0
 	for f.scale > 0 && all < 1<<14 { // room for one more bit
 		f.scale--
 		all <<= 1
