@@ -175,14 +175,14 @@ func (d *detection) trees() *detect.Trees {
 }
 
 // liveTrees reads the newest generation that detection can use, and says which file
-// it is, and what is wrong with newer ones. A directory "" holds none.
+// it is, and what is wrong with newer ones. A directory that is not there holds none, and is not made.
 func liveTrees(dir string) (trees *detect.Trees, name string, damaged, err error) {
-	if dir == "" {
-		return builtInTrees()
-	}
-	g, err := model.OpenGenerations(dir, treesFile)
-	if err != nil {
+	g, _, err := generations(dir)
+	switch {
+	case err != nil:
 		return nil, "", nil, err
+	case g == nil:
+		return builtInTrees()
 	}
 	number, damaged, err := g.Load(func(r io.Reader) (err error) {
 		trees, err = usableTrees(r)

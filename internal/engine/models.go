@@ -77,6 +77,12 @@ type ModelChange struct {
 // VerifyModel reads a file of trees as the daemon would. The error says what is
 // wrong with it; where the features do not match, it names both lists.
 func VerifyModel(path string) (ModelCheck, error) {
+	_, check, err := verifyModel(path)
+	return check, err
+}
+
+// verifyModel returns the trees as well, if the file has any.
+func verifyModel(path string) (*model.Trees, ModelCheck, error) {
 	check := ModelCheck{File: path}
 	trees, err := readModel(path)
 	if trees != nil {
@@ -91,7 +97,7 @@ func VerifyModel(path string) (ModelCheck, error) {
 	if check.OK = err == nil; !check.OK {
 		check.Error = err.Error()
 	}
-	return check, err
+	return trees, check, err
 }
 
 // readModel returns the trees of a file even if detection does not take them.
@@ -179,10 +185,7 @@ func generations(dir string) (*model.Generations, []int, error) {
 // ImportModel makes a file of trees the live generation of a directory, if
 // detection takes it. The daemon uses it from its next start on.
 func ImportModel(dir, path string) (ModelChange, error) {
-	if _, err := VerifyModel(path); err != nil {
-		return ModelChange{}, err
-	}
-	trees, err := readModel(path)
+	trees, _, err := verifyModel(path)
 	if err != nil {
 		return ModelChange{}, err
 	}
