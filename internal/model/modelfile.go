@@ -62,7 +62,7 @@ func (h fileHeader) check(want fileHeader) error {
 	if err := h.Features.Check(); err != nil || want.Features == nil {
 		return err
 	}
-	return h.Features.match(want.Features)
+	return h.Features.Match(want.Features)
 }
 
 // writeModelFile writes file as one line of JSON.

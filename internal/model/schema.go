@@ -92,8 +92,8 @@ func (e *MismatchError) Error() string {
 	return "features do not match the model: " + strings.Join(parts, "; ")
 }
 
-// match returns a *MismatchError unless features is the same list as s.
-func (s Schema) match(features []string) error {
+// Match returns a *MismatchError unless features is the same list as s.
+func (s Schema) Match(features []string) error {
 	if slices.Equal(s, features) {
 		return nil
 	}

@@ -171,7 +171,7 @@ func (t *Trees) Match(features []string) error {
 		return fmt.Errorf("the model names none of its %d features, so they cannot be compared with the %d offered: %v",
 			t.features, len(features), features)
 	}
-	return t.schema.match(features)
+	return t.schema.Match(features)
 }
 
 // Importance adds up, by feature, by how much its splits lowered the training loss.
