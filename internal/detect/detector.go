@@ -21,7 +21,9 @@ type Detector struct {
 	waiting  []*attack // for explanations
 	updates  []Update
 	vector   Vector
+	made     bool // vector is that of the target observed last
 	p        Probabilities
+	observer func(*Seen)
 }
 
 // Change says why an Update came.
@@ -162,15 +164,14 @@ type judgement struct {
 
 // judge looks at the target observed last.
 func (d *Detector) judge(t *Track) {
+	d.made = false
 	j := judgement{excess: t.excess(spanTick, d.settings.Impact)}
 	j.found = t.inspect(&d.settings, &j.excess)
 	w := &t.watch
 	w.excess = float32(j.excess.packets)
 	impact := j.excess.over || j.found.limit != ""
-	made := false
 	if impact || w.attack != nil {
-		t.Features(d.vector)
-		made = true
+		d.features(t)
 		d.ask(t, &j)
 	}
 	d.weigh(&j)
@@ -178,7 +179,8 @@ func (d *Detector) judge(t *Track) {
 	d.follow(t, &j)
 	learnable := t.Learnable(d.settings.Impact)
 	calm := learnable && !j.anybody && w.attack == nil
-	d.study(t, calm, made)
+	d.study(t, calm)
+	d.show(t, &j, calm)
 	t.Settle(calm)
 	if !w.hot && w.busy() {
 		w.hot = true

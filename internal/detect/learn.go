@@ -14,17 +14,14 @@ import (
 // rangeTicks is how often a target learns what is normal of its features.
 const rangeTicks = 2 * ticksPerSecond
 
-// study teaches the models from the target observed last. made says that the
-// vector is that of the present tick.
-func (d *Detector) study(t *Track, calm, made bool) {
+// study teaches the models from the target observed last.
+func (d *Detector) study(t *Track, calm bool) {
 	follows := d.models.Learner != nil && d.models.Learner.Follows(t.Target)
-	turn := calm && (d.x.tick+int64(t.key>>32))%rangeTicks == 0
+	turn := calm && d.turn(t, rangeTicks)
 	if !follows && !turn || t.x.frame.window.Packets == 0 {
 		return
 	}
-	if !made {
-		t.Features(d.vector)
-	}
+	d.features(t)
 	if turn {
 		if t.ranges == nil {
 			t.ranges = slices.Repeat(ranges{{unknownBound, unknownBound}}, NumFeatures())
