@@ -64,8 +64,12 @@ func parseModel(data []byte) (value, error) {
 }
 
 func decodeTrees(v value) (*Trees, error) {
-	learner, err := place{v, "model"}.member("learner")
+	file := place{v, "model"}
+	learner, err := file.member("learner")
 	if err != nil {
+		return nil, err
+	}
+	if err := checkWriter(file); err != nil {
 		return nil, err
 	}
 	t, err := decodeLearner(learner)
@@ -87,6 +91,21 @@ func decodeTrees(v value) (*Trees, error) {
 	}
 	t.seal()
 	return t, nil
+}
+
+// checkWriter refuses files of an XGBoost that gives their members another meaning,
+// as far as is known. XGBoost itself takes a file without a version; it writes none
+// such, so neither do we know what is in it.
+func checkWriter(file place) error {
+	version, err := file.numbers("version", 3)
+	if err != nil {
+		return fmt.Errorf("the version of XGBoost that wrote it: %w", err)
+	}
+	major, minor := version[0], version[1]
+	if old := major < 1 || major == 1 && !(minor >= 7); old || !(major < 4) {
+		return file.wrong("written by XGBoost %g.%g.%g, those of 1.7 to 3.x are read: load it with one of these and save it again", major, minor, version[2])
+	}
+	return nil
 }
 
 // decodeLearner reads the objective and the shape of the model.

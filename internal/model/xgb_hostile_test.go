@@ -29,6 +29,12 @@ func set(column string, at int, number float64) func(value) {
 	return func(v value) { v.tree(2)[column].nums[at] = number }
 }
 
+func versionOf(numbers ...float64) func(value) {
+	return func(v value) {
+		v.object["version"] = value{kind: kindNumbers, nums: numbers, elem: typeInt32}
+	}
+}
+
 // spoiled are ways to break the model of log odds, which has 6 features, 12 trees
 // and 15 nodes in tree 2, and what is said about it.
 var spoiled = []struct {
@@ -101,6 +107,14 @@ var spoiled = []struct {
 	{"an attribute with control characters", func(v value) {
 		v.object["learner"].object["attributes"].object["a"] = textOf("\a")
 	}, "not plain text"},
+	{"no version", func(v value) { delete(v.object, "version") }, `has no member "version"`},
+	{"half a version", versionOf(1, 7), "model.version: has 2 elements, 3 are needed"},
+	{"a version of text", func(v value) { v.object["version"] = textOf("1.7.4") }, "model.version: is a string"},
+	{"an old version", versionOf(1, 6, 2), "written by XGBoost 1.6.2, those of 1.7 to 3.x are read"},
+	{"a very old version", versionOf(0, 90, 0), "written by XGBoost 0.90.0"},
+	{"a version to come", versionOf(4, 0, 0), "written by XGBoost 4.0.0"},
+	{"a minor version that is no number", versionOf(1, math.NaN(), 0), "written by XGBoost 1.NaN.0"},
+	{"a version that is no number", versionOf(math.NaN(), 7, 4), "written by XGBoost NaN.7.4"},
 	{"no learner", func(v value) { delete(v.object, "learner") }, `model: has no member "learner"`},
 	{"a learner that is null", func(v value) { v.object["learner"] = value{} }, "model.learner: is null, not an object"},
 }
@@ -118,6 +132,17 @@ func TestSpoiledModelsAreRefused(t *testing.T) {
 				t.Errorf("error %v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+// TestVersionsThatAreRead: from the first whose files are as they are now.
+func TestVersionsThatAreRead(t *testing.T) {
+	for _, version := range [][]float64{{1, 7, 0}, {1, 7, 6}, {2, 0, 3}, {2, 1, 4}, {3, 0, 0}, {3, 99, 1}} {
+		v := decodeVector(t, "odds.ubj")
+		versionOf(version...)(v)
+		if _, err := decodeTrees(v); err != nil {
+			t.Errorf("%v: %v", version, err)
+		}
 	}
 }
 
