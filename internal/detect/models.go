@@ -155,6 +155,8 @@ type Bank struct {
 	row     []float32
 	own     map[traffic.Target]*own
 	order   []traffic.Target // by arrival
+
+	restored bool // from a file, and no window has come since
 }
 
 type own struct {
@@ -202,6 +204,12 @@ func (b *Bank) quiet() int {
 
 // Observe implements Learner.
 func (b *Bank) Observe(t traffic.Target, w model.Window) {
+	if b.restored { // how long they were silent before the start does not count
+		b.restored = false
+		for _, o := range b.own {
+			o.last = w.At.UnixNano()
+		}
+	}
 	o := b.own[t]
 	if o == nil {
 		if o = b.adopt(t); o == nil {

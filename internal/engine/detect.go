@@ -55,10 +55,10 @@ type detection struct {
 	broken   bool      // the last tick failed
 	training bool
 
-	shadows   chan training // to keep
-	trained   chan training // back to watch
-	baselines chan []byte   // to keep
-	aim       chan struct{} // the addresses may have changed
+	shadows chan training // to keep
+	trained chan training // back to watch
+	learnt  chan learnt   // to keep
+	aim     chan struct{} // the addresses may have changed
 
 	mu    sync.Mutex // guards what follows
 	state api.Detection
@@ -72,12 +72,18 @@ type training struct {
 	candidate *model.Candidate // nil: refused
 }
 
+// learnt is what is known of targets, to be written.
+type learnt struct {
+	baselines []byte
+	learners  *detect.BankSnapshot // nil: there is no bank
+}
+
 // newDetection never fails: what cannot be read is said in the log and in health,
 // and left out.
 func newDetection(cfg config.Config, log *slog.Logger, path windows, publish func(api.Incident)) *detection {
 	d := &detection{
 		cfg: cfg, log: log, path: path, publish: publish, addresses: mitigate.OwnAddresses,
-		shadows: make(chan training, 1), trained: make(chan training, 1), baselines: make(chan []byte, 1), aim: make(chan struct{}, 1),
+		shadows: make(chan training, 1), trained: make(chan training, 1), learnt: make(chan learnt, 1), aim: make(chan struct{}, 1),
 		wrong: map[string]string{},
 	}
 	var err error
@@ -92,6 +98,9 @@ func newDetection(cfg config.Config, log *slog.Logger, path windows, publish fun
 	d.detector = detect.New(detect.SettingsOf(cfg.Detect), d.models())
 	if err := d.readBaselines(); err != nil {
 		d.complain("baselines", err)
+	}
+	if err := d.readLearners(); err != nil {
+		d.complain("learners", err)
 	}
 	d.setTargets()
 	d.log.Info("detecting", "rule", d.state.Rule, "trees", d.state.Trees, "targets", d.state.Capacity)
@@ -302,20 +311,24 @@ func (d *detection) everySecond(now time.Time) {
 	before := d.counted
 	d.counted = now
 	if d.bank != nil {
-		learners, armed := d.bank.Learners()
-		d.mu.Lock()
-		d.state.Learners, d.state.Armed = learners, armed
-		d.mu.Unlock()
+		d.countLearners()
 		if !d.training {
 			d.train(now)
 		}
 	}
 	if before.Truncate(baselinesTime) != now.Truncate(baselinesTime) && !before.IsZero() {
 		select {
-		case d.baselines <- d.writeBaselines():
+		case d.learnt <- d.snapshot():
 		default: // the disk is slow; the next time will do
 		}
 	}
+}
+
+func (d *detection) countLearners() {
+	learners, armed := d.bank.Learners()
+	d.mu.Lock()
+	d.state.Learners, d.state.Armed = learners, armed
+	d.mu.Unlock()
 }
 
 // train hands a forest that is due to keep.
@@ -361,8 +374,8 @@ func (d *detection) keep(ctx context.Context) error {
 			return nil
 		case job := <-d.shadows:
 			d.trained <- d.trainOne(job)
-		case data := <-d.baselines:
-			d.complain("baselines", writeAtomic(d.baselinesFile(), data))
+		case l := <-d.learnt:
+			d.save(l)
 		case <-t.C:
 			d.complain("incidents", d.incidents.flush())
 		}
@@ -383,9 +396,7 @@ func (d *detection) trainOne(job training) training {
 // close writes what is to outlive the process. Neither watch nor keep runs any more.
 func (d *detection) close() error {
 	if d.detector != nil {
-		if err := writeAtomic(d.baselinesFile(), d.writeBaselines()); err != nil {
-			d.log.Error("save baselines", "error", err)
-		}
+		d.save(d.snapshot())
 	}
 	if err := d.incidents.flush(); err != nil {
 		d.log.Error("save incidents", "error", err)
@@ -410,20 +421,63 @@ func (d *detection) readBaselines() error {
 	return nil
 }
 
-func (d *detection) writeBaselines() []byte {
+func (d *detection) learnersFile() string { return filepath.Join(d.cfg.StateDir, "learners.bin") }
+
+func (d *detection) readLearners() error {
+	if d.bank == nil {
+		return nil
+	}
+	file, err := os.Open(d.learnersFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read learners: %w", err)
+	}
+	defer file.Close()
+	if err := d.bank.Read(file); err != nil {
+		return fmt.Errorf("%s: %w: forests and online learners learn anew", file.Name(), err)
+	}
+	d.countLearners()
+	d.log.Info("learners are those of the last run", "learners", d.state.Learners, "armed", d.state.Armed)
+	return nil
+}
+
+// snapshot copies what has been learnt. It is watch's; save may run elsewhere.
+func (d *detection) snapshot() (l learnt) {
 	var b bytes.Buffer
 	// A buffer takes everything.
 	_ = d.detector.WriteBaselines(&b)
-	return b.Bytes()
+	l.baselines = b.Bytes()
+	if d.bank != nil {
+		l.learners = d.bank.Snapshot()
+	}
+	return l
+}
+
+// save writes what has been learnt to its files.
+func (d *detection) save(l learnt) {
+	d.complain("baselines", writeAtomic(d.baselinesFile(), l.baselines))
+	if l.learners != nil {
+		d.complain("learners", replaceFile(d.learnersFile(), l.learners.Write))
+	}
 }
 
 // writeAtomic puts a file in the place of another, whole or not at all.
 func writeAtomic(path string, data []byte) error {
+	return replaceFile(path, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}
+
+// replaceFile is writeAtomic for what is written piece by piece.
+func replaceFile(path string, write func(io.Writer) error) error {
 	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	_, err = file.Write(data)
+	err = write(file)
 	err = errors.Join(err, file.Sync(), file.Close())
 	if err == nil {
 		err = os.Rename(file.Name(), path)

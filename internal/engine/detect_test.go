@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -179,6 +180,68 @@ func TestIncidentsAndBaselinesOutliveARestart(t *testing.T) {
 	}
 	if len(again.complaints()) != 0 {
 		t.Errorf("%q", again.complaints())
+	}
+}
+
+// learn lets calm traffic pass until forests and online learners are armed.
+func (s *site) learn(t *testing.T) {
+	t.Helper()
+	r := rand.New(rand.NewPCG(3, 3))
+	for i := 0; s.state.Armed == 0 && i < 6000; i++ {
+		s.path.calm = 30 + r.Uint64N(40)
+		s.ticks(1)
+		select {
+		case job := <-s.shadows:
+			job = s.trainOne(job)
+			s.training = false
+			s.bank.Take(job.target, job.candidate)
+		default:
+		}
+	}
+	s.path.calm = 50
+	if s.state.Armed == 0 {
+		t.Fatalf("nothing is armed: %+v\n%s", s.state, s.log)
+	}
+}
+
+// What learners have learnt is there again after a restart; a damaged file is said,
+// costs nothing else, and is replaced.
+func TestLearnersOutliveARestart(t *testing.T) {
+	cfg := detectConfig(t)
+	s := newDetectSite(t, cfg)
+	s.learn(t)
+	_, want := s.bank.Learners()
+	if err := s.close(); err != nil {
+		t.Fatal(err)
+	}
+	again := newDetectSite(t, cfg)
+	if st := again.status(); st.Armed != want || st.Learners < want {
+		t.Errorf("%d of %d learners are armed, %d were", st.Armed, st.Learners, want)
+	}
+	if !strings.Contains(again.log.String(), "learners are those of the last run") || len(again.complaints()) != 0 {
+		t.Errorf("health %q, log\n%s", again.complaints(), again.log)
+	}
+	data, err := os.ReadFile(s.learnersFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.learnersFile(), data[:len(data)/2], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hurt := newDetectSite(t, cfg)
+	if text := strings.Join(hurt.complaints(), ""); !strings.Contains(text, "learners.bin") || !strings.Contains(text, "checksum") || !strings.Contains(hurt.log.String(), "learn anew") {
+		t.Errorf("health %q, log\n%s", text, hurt.log)
+	}
+	hurt.path.syn = 5000
+	hurt.ticks(20)
+	if len(hurt.published) == 0 || hurt.published[0].NoBaseline {
+		t.Errorf("the baselines are lost with the learners: %+v", hurt.published)
+	}
+	if err := hurt.close(); err != nil {
+		t.Fatal(err)
+	}
+	if left := newDetectSite(t, cfg).complaints(); len(left) != 0 {
+		t.Errorf("after the next save: %q", left)
 	}
 }
 

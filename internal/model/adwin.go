@@ -2,7 +2,10 @@
 
 package model
 
-import "math"
+import (
+	"fmt"
+	"math"
+)
 
 const (
 	adwinBuckets = 5  // of one size; the oldest two become one of the next size
@@ -148,4 +151,53 @@ func (a *ADWIN) bound(n, m float64) float64 {
 	harmonic := 1/n + 1/m
 	confidence := math.Log(2 * math.Log(a.width) / a.delta)
 	return math.Sqrt(2*harmonic*a.vary/a.width*confidence) + 2./3*harmonic*confidence
+}
+
+// adwinState is how an ADWIN is written, as a part of a learner's file: of each
+// size, the smallest first, the sum and the squared distances of each bucket.
+type adwinState struct {
+	Buckets [][][2]float64 `json:"buckets"`
+	Vary    float64        `json:"vary"`
+}
+
+func (a *ADWIN) state() *adwinState {
+	s := &adwinState{Buckets: make([][][2]float64, a.used), Vary: a.vary}
+	for i := range s.Buckets {
+		s.Buckets[i] = make([][2]float64, a.rows[i].n)
+		for k := range s.Buckets[i] {
+			s.Buckets[i][k] = [2]float64{a.rows[i].buckets[k].sum, a.rows[i].buckets[k].vary}
+		}
+	}
+	return s
+}
+
+// restore takes over what state returned; delta stays a's own.
+func (a *ADWIN) restore(s *adwinState) error {
+	if len(s.Buckets) > adwinSizes {
+		return fmt.Errorf("buckets of %d sizes, at most %d", len(s.Buckets), adwinSizes)
+	}
+	b := ADWIN{delta: a.delta, vary: s.Vary}
+	for i, row := range s.Buckets {
+		if len(row) > adwinBuckets {
+			return fmt.Errorf("%d buckets of size 2^%d, at most %d", len(row), i, adwinBuckets)
+		}
+		size := math.Exp2(float64(i))
+		for _, v := range row {
+			if !(v[0] >= 0 && v[0] <= size*(1+1e-9)) || !(v[1] >= 0 && v[1] <= size) {
+				return fmt.Errorf("a bucket of 2^%d values has the sum %g and squared distances of %g", i, v[0], v[1])
+			}
+			b.rows[i].buckets[b.rows[i].n] = adwinBucket{v[0], v[1]}
+			b.rows[i].n++
+			b.width += size
+			b.sum += v[0]
+		}
+		if len(row) > 0 {
+			b.used = i + 1
+		}
+	}
+	if !(b.vary >= 0 && b.vary <= b.width) {
+		return fmt.Errorf("squared distances of %g among %g values", b.vary, b.width)
+	}
+	*a = b
+	return nil
 }

@@ -596,6 +596,15 @@ func TestLearnerFileRoundTrip(t *testing.T) {
 			t.Fatalf("%+v, read again %+v", a, b)
 		}
 	}
+	if !reflect.DeepEqual(again.guard.source, s.guard.source) || !again.forgot.Equal(s.forgot) {
+		t.Error("what sources have taught is lost")
+	}
+	if a, b := s.drift, again.drift; a.Width() == 0 || a.Width() != b.Width() || math.Abs(a.Mean()-b.Mean()) > 1e-12 || !reflect.DeepEqual(a.state().Buckets, b.state().Buckets) {
+		t.Errorf("the drift detector has %d values of %v, read again %d of %v", a.Width(), a.Mean(), b.Width(), b.Mean())
+	}
+	if !again.Trained() || !again.Armed() {
+		t.Error("not armed after a restart")
+	}
 	if again.Shadow(s.at) != nil {
 		t.Error("a retraining is due right after a restart")
 	}
@@ -604,8 +613,26 @@ func TestLearnerFileRoundTrip(t *testing.T) {
 	if err := fresh.Write(&b); err != nil {
 		t.Fatal(err)
 	}
-	if err := read(&b); err != nil || again.Forest() != nil {
+	if err := read(&b); err != nil || again.Forest() != nil || again.Trained() {
 		t.Errorf("a learner without models: %v", err)
+	}
+}
+
+// TestSnapshotIsOfOneMoment: what comes later does not change it.
+func TestSnapshotIsOfOneMoment(t *testing.T) {
+	s := grown(t, LearnerParams{})
+	text := func(snapshot *LearnerSnapshot) string {
+		var b bytes.Buffer
+		if err := snapshot.Write(&b); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	snapshot := s.Snapshot()
+	before := text(snapshot)
+	s.calm(2000, nil)
+	if text(snapshot) != before || text(s.Snapshot()) == before {
+		t.Error("a snapshot goes on, or the learner does not")
 	}
 }
 
@@ -629,6 +656,10 @@ func learnerText(t testing.TB) string {
 		t.Fatal(err)
 	}
 	l.Take(c)
+	for _, row := range normalRows(10, 2, 1) {
+		at = at.Add(tick)
+		l.Observe(Window{At: at, Row: row, Calm: true, Share: 0.1})
+	}
 	var b bytes.Buffer
 	if err := l.Write(&b); err != nil {
 		t.Fatal(err)
@@ -659,6 +690,13 @@ func TestLearnerFileRefused(t *testing.T) {
 		"foreign version": {strings.Replace(text, `"version":1`, `"version":0`, 1), "version 0"},
 		"another model":   {smallForest(func(*forestFile) {}), "format"},
 		"no thresholds":   {edit(func(f *learnerFile) { f.Calm = nil }), "no thresholds"},
+		"no drift":        {edit(func(f *learnerFile) { f.Drift = nil }), "no thresholds"},
+		"sizes":           {edit(func(f *learnerFile) { f.Drift.Buckets = make([][][2]float64, 41) }), "drift detector: buckets of 41 sizes"},
+		"buckets":         {edit(func(f *learnerFile) { f.Drift.Buckets[0] = make([][2]float64, 6) }), "6 buckets of size 2^0"},
+		"bucket":          {edit(func(f *learnerFile) { f.Drift.Buckets = [][][2]float64{{}, {{3, 0}}} }), "the sum 3"},
+		"variance":        {edit(func(f *learnerFile) { f.Drift.Vary = -1 }), "squared distances of -1"},
+		"slot":            {edit(func(f *learnerFile) { f.Sources = []sourceState{{Slot: sourceSlots}} }), "slot 1024"},
+		"level":           {edit(func(f *learnerFile) { f.Sources = []sourceState{{Level: -1}} }), "the level -1"},
 		"calm":            {edit(func(f *learnerFile) { f.Calm.Threshold = 7 }), "threshold of the forest"},
 		"free":            {edit(func(f *learnerFile) { f.Free.Bins = nil }), "threshold of the half-space trees"},
 		"forest":          {edit(func(f *learnerFile) { f.Forest.Trees[1].Left[0] = 0 }), "forest: tree 1"},

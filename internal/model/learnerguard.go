@@ -3,6 +3,7 @@
 package model
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"time"
@@ -103,6 +104,28 @@ func (g *guard) weigh(w Window) float64 {
 	weight := max(0, min(1, (g.burst-s.level)/share))
 	s.level += weight * share
 	return weight
+}
+
+// sources lists what sources have taught and not lived down, by slot.
+func (g *guard) sources() []sourceState {
+	var list []sourceState
+	for i, s := range g.source {
+		if s.level > 0 {
+			list = append(list, sourceState{i, s.level, s.at})
+		}
+	}
+	return list
+}
+
+// restore takes over what sources returned.
+func (g *guard) restore(list []sourceState) error {
+	for _, s := range list {
+		if s.Slot < 0 || s.Slot >= sourceSlots || !(s.Level >= 0 && s.Level <= math.MaxFloat32) {
+			return fmt.Errorf("slot %d has the level %g", s.Slot, s.Level)
+		}
+		g.source[s.Slot] = sourceLevel{min(s.Level, g.burst), s.At}
+	}
+	return nil
 }
 
 // reservoir keeps rows of the last day, evenly: each learnt window with the
