@@ -130,16 +130,18 @@ func (b *baseline) enter(t time.Time) {
 	}
 }
 
-// leave puts the hour at work to rest.
+// leave puts the hour at work to rest: in a new day, for a snapshot may have the old one.
 func (b *baseline) leave() {
 	if !b.learned {
 		return
 	}
 	day, hour := int(b.hourNow-1)/24, int(b.hourNow-1)%24
-	if b.week[day] == nil {
-		b.week[day] = new([24]hourLevel)
+	hours := new([24]hourLevel)
+	if b.week[day] != nil {
+		*hours = *b.week[day]
 	}
-	b.week[day][hour].store(&b.hour)
+	hours[hour].store(&b.hour)
+	b.week[day] = hours
 }
 
 // sameHour sets l to the mean of the hour on the days that know it.

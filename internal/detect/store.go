@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math"
 	"slices"
 
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
@@ -38,22 +39,34 @@ type storedHour struct {
 	N      uint16
 }
 
-// WriteBaselines writes what is normal for every target that is known, for
-// ReadBaselines. Known sources and distributions are not written: they are soon learnt.
-func (x *Extractor) WriteBaselines(w io.Writer) error {
-	var tracks []*Track
+// BaselineSnapshot is what is normal for targets at one moment. Any goroutine may
+// write it, while the Extractor goes on: a baseline's days at rest never change.
+type BaselineSnapshot struct{ list []foundBaseline }
+
+// Snapshot copies what is normal for every target that is known, some hundred bytes
+// of each. Known sources and distributions are not in it: they are soon learnt.
+func (x *Extractor) Snapshot() *BaselineSnapshot {
+	s := &BaselineSnapshot{}
 	for _, t := range x.tracks {
 		if t.baseline.known() {
-			tracks = append(tracks, t)
+			s.list = append(s.list, foundBaseline{t.Target, t.baseline})
 		}
 	}
-	slices.SortFunc(tracks, func(a, b *Track) int { return compareTargets(a.Target, b.Target) })
+	return s
+}
+
+// Write writes the baselines for ReadBaselines, target by target.
+func (s *BaselineSnapshot) Write(w io.Writer) error {
+	slices.SortFunc(s.list, func(a, b foundBaseline) int { return compareTargets(a.target, b.target) })
 	sum := crc32.NewIEEE()
-	out := bufio.NewWriter(io.MultiWriter(w, sum))
-	_, err := out.WriteString(baselineMagic)
-	err = errors.Join(err, binary.Write(out, binary.LittleEndian, uint32(len(tracks))))
-	for _, t := range tracks {
-		err = errors.Join(err, t.writeBaseline(out))
+	out := bufio.NewWriterSize(io.MultiWriter(w, sum), 1<<16)
+	row := binary.LittleEndian.AppendUint32([]byte(baselineMagic), uint32(len(s.list)))
+	_, err := out.Write(row)
+	for i := range s.list {
+		if err == nil {
+			row = s.list[i].append(row[:0])
+			_, err = out.Write(row)
+		}
 	}
 	if err = errors.Join(err, out.Flush()); err == nil {
 		err = binary.Write(w, binary.LittleEndian, sum.Sum32())
@@ -64,40 +77,37 @@ func (x *Extractor) WriteBaselines(w io.Writer) error {
 	return nil
 }
 
-func (t *Track) writeBaseline(w io.Writer) error {
-	b := t.baseline
-	day, hour := -1, 0
-	if b.learned { // the hour at work rests in the file, not here
-		day, hour = int(b.hourNow-1)/24, int(b.hourNow-1)%24
+// append appends a target and its storedBaseline, and the storedHours of its days.
+func (f *foundBaseline) append(to []byte) []byte {
+	b, little := &f.baseline, binary.LittleEndian
+	b.leave() // the hour at work rests in the file
+	name := f.target.String()
+	to = append(append(to, byte(len(name))), name...)
+	for _, l := range b.recent.of {
+		to = little.AppendUint64(to, math.Float64bits(l.centre))
 	}
-	s := storedBaseline{N: b.recent.n}
-	for i, l := range b.recent.of {
-		s.Centre[i], s.Spread[i] = l.centre, l.spread
+	for _, l := range b.recent.of {
+		to = little.AppendUint64(to, math.Float64bits(l.spread))
 	}
+	days := byte(0)
 	for i, d := range b.week {
-		if d != nil || i == day {
-			s.Days |= 1 << i
+		if d != nil {
+			days |= 1 << i
 		}
 	}
-	name := t.Target.String()
-	err := errors.Join(binary.Write(w, binary.LittleEndian, uint8(len(name))), binary.Write(w, binary.LittleEndian, []byte(name)),
-		binary.Write(w, binary.LittleEndian, s))
-	for i := range b.week {
-		if s.Days>>i&1 == 0 {
+	to = append(little.AppendUint32(to, b.recent.n), days)
+	for _, d := range b.week {
+		if d == nil {
 			continue
 		}
-		var hours [24]hourLevel
-		if b.week[i] != nil {
-			hours = *b.week[i]
-		}
-		if i == day {
-			hours[hour].store(&b.hour)
-		}
-		for h := range hours {
-			err = errors.Join(err, binary.Write(w, binary.LittleEndian, storedHour{hours[h].centre, hours[h].spread, hours[h].n}))
+		for h := range d {
+			for _, v := range d[h].centre {
+				to = little.AppendUint16(to, v)
+			}
+			to = little.AppendUint16(append(to, d[h].spread[:]...), d[h].n)
 		}
 	}
-	return err
+	return to
 }
 
 // compareTargets orders targets from narrow to wide, then by prefix.
@@ -108,7 +118,7 @@ func compareTargets(a, b traffic.Target) int {
 	return a.Prefix.Compare(b.Prefix)
 }
 
-// ReadBaselines takes up what WriteBaselines wrote, before the first tick: all
+// ReadBaselines takes up what a snapshot wrote, before the first tick: all
 // of it, or nothing when it is damaged. Of the recent level only so much is
 // kept that it is known: it may be old.
 func (x *Extractor) ReadBaselines(r io.Reader) error {
@@ -203,8 +213,8 @@ func parseBaseline(in *bytes.Reader) (f foundBaseline, err error) {
 	return f, nil
 }
 
-// WriteBaselines is that of the Extractor.
-func (d *Detector) WriteBaselines(w io.Writer) error { return d.x.WriteBaselines(w) }
+// Baselines is the Snapshot of the Extractor.
+func (d *Detector) Baselines() *BaselineSnapshot { return d.x.Snapshot() }
 
 // ReadBaselines is that of the Extractor.
 func (d *Detector) ReadBaselines(r io.Reader) error { return d.x.ReadBaselines(r) }

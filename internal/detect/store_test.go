@@ -29,7 +29,7 @@ func taught(t testing.TB) *Extractor {
 
 func written(t testing.TB, x *Extractor) []byte {
 	var b bytes.Buffer
-	if err := x.WriteBaselines(&b); err != nil {
+	if err := x.Snapshot().Write(&b); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -110,7 +110,7 @@ func TestDamagedBaselines(t *testing.T) {
 	if err := NewExtractor(2).ReadBaselines(bytes.NewReader(good)); err != nil {
 		t.Errorf("fewer places than targets: %v", err)
 	}
-	if err := taught(t).WriteBaselines(full{}); err == nil {
+	if err := taught(t).Snapshot().Write(full{}); err == nil {
 		t.Error("a full disk is no error")
 	}
 }
@@ -121,6 +121,22 @@ func (full) Write([]byte) (int, error) { return 0, errors.New("no space left") }
 
 // FuzzReadBaselines: whatever the file holds, no panic, nothing half read, and
 // the features stay finite.
+// TestBaselineSnapshotIsOfOneMoment: what is learnt while it is written is not in it.
+func TestBaselineSnapshotIsOfOneMoment(t *testing.T) {
+	x, want := taught(t), written(t, taught(t))
+	snapshot := x.Snapshot()
+	for i := range 3 {
+		teach(&x.Find(victim).baseline, epoch.Add(time.Duration(36+i)*time.Hour), 1800, constant(9000))
+	}
+	var b bytes.Buffer
+	if err := snapshot.Write(&b); err != nil || !bytes.Equal(b.Bytes(), want) {
+		t.Errorf("%d bytes, %v; want the %d of before", b.Len(), err, len(want))
+	}
+	if bytes.Equal(written(t, x), want) {
+		t.Error("nothing was learnt since")
+	}
+}
+
 func FuzzReadBaselines(f *testing.F) {
 	good := written(f, taught(f))
 	f.Add(good[:len(good)-4])

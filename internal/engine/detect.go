@@ -3,7 +3,6 @@
 package engine
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -74,7 +73,7 @@ type training struct {
 
 // learnt is what is known of targets, to be written.
 type learnt struct {
-	baselines []byte
+	baselines *detect.BaselineSnapshot
 	learners  *detect.BankSnapshot // nil: there is no bank
 }
 
@@ -444,11 +443,8 @@ func (d *detection) readLearners() error {
 }
 
 // snapshot copies what has been learnt. It is watch's; save may run elsewhere.
-func (d *detection) snapshot() (l learnt) {
-	var b bytes.Buffer
-	// A buffer takes everything.
-	_ = d.detector.WriteBaselines(&b)
-	l.baselines = b.Bytes()
+func (d *detection) snapshot() learnt {
+	l := learnt{baselines: d.detector.Baselines()}
 	if d.bank != nil {
 		l.learners = d.bank.Snapshot()
 	}
@@ -457,7 +453,7 @@ func (d *detection) snapshot() (l learnt) {
 
 // save writes what has been learnt to its files.
 func (d *detection) save(l learnt) {
-	d.complain("baselines", writeAtomic(d.baselinesFile(), l.baselines))
+	d.complain("baselines", replaceFile(d.baselinesFile(), l.baselines.Write))
 	if l.learners != nil {
 		d.complain("learners", replaceFile(d.learnersFile(), l.learners.Write))
 	}
