@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/sentinel-x/sentinel-x/internal/capture"
 	"github.com/sentinel-x/sentinel-x/internal/config"
 	"github.com/sentinel-x/sentinel-x/internal/dataplane"
 	"github.com/sentinel-x/sentinel-x/internal/signature"
@@ -65,11 +66,11 @@ type ReplaySignature struct {
 // capture's own time. Nothing is attached. An unreadable or cut capture is an
 // error that says where; what was read before it is in the result.
 func Replay(ctx context.Context, o ReplayOptions) (ReplayResult, error) {
-	c, err := openCapture(o.File)
+	c, err := capture.Open(o.File)
 	if err != nil {
 		return ReplayResult{}, err
 	}
-	defer c.close()
+	defer c.Close()
 	po := PlaneOptions(o.Config)
 	po.VerifierLog = o.VerifierLog
 	po.MaxTargets = 0
@@ -149,7 +150,7 @@ func putReplayLists(t *dataplane.Tester, o ReplayOptions) error {
 type replay struct {
 	tester      *dataplane.Tester
 	watch       *watcher // nil: nothing is watched
-	capture     *capture
+	capture     *capture.File
 	csv         *bufio.Writer
 	result      ReplayResult
 	first, last time.Time
@@ -162,7 +163,7 @@ func (r *replay) run(ctx context.Context) error {
 		if n%4096 == 0 && ctx.Err() != nil {
 			return fmt.Errorf("replay stopped after %d packets: %w", n, ctx.Err())
 		}
-		frame, at, wire, err := r.capture.next()
+		p, err := r.capture.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -170,15 +171,15 @@ func (r *replay) run(ctx context.Context) error {
 			return err
 		}
 		if r.watch != nil {
-			if err := r.watch.before(at); err != nil {
+			if err := r.watch.before(p.Time); err != nil {
 				return err
 			}
 		}
-		v, err := r.judge(frame, at)
+		v, err := r.judge(p.Frame, p.Time)
 		if err != nil {
 			return fmt.Errorf("%s: packet %d: %w", r.result.File, n+1, err)
 		}
-		if err := r.count(n, v, at, wire); err != nil {
+		if err := r.count(n, v, &p); err != nil {
 			return err
 		}
 	}
@@ -194,13 +195,13 @@ func (r *replay) judge(frame []byte, at time.Time) (dataplane.Verdict, error) {
 	return v, err
 }
 
-func (r *replay) count(n uint64, v dataplane.Verdict, at time.Time, wire int) error {
+func (r *replay) count(n uint64, v dataplane.Verdict, p *capture.Packet) error {
 	if n == 0 {
-		r.first = at
+		r.first = p.Time
 	}
-	r.last = at
+	r.last = p.Time
 	r.result.Packets++
-	r.result.Bytes += uint64(wire)
+	r.result.Bytes += uint64(p.Length)
 	r.reasons[v.Reason]++
 	verdict := "pass"
 	switch v.Outcome {
@@ -218,7 +219,7 @@ func (r *replay) count(n uint64, v dataplane.Verdict, at time.Time, wire int) er
 	}
 	l := strconv.AppendUint(r.line[:0], n, 10)
 	l = append(l, ',')
-	l = strconv.AppendFloat(l, at.Sub(r.first).Seconds(), 'f', 9, 64)
+	l = strconv.AppendFloat(l, p.Time.Sub(r.first).Seconds(), 'f', 9, 64)
 	l = append(l, ',')
 	l = append(append(l, verdict...), ',')
 	l = append(append(l, v.Reason.String()...), '\n')

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sentinel-x/sentinel-x/internal/capture"
 	"github.com/sentinel-x/sentinel-x/internal/dataplane"
 	"github.com/sentinel-x/sentinel-x/internal/detect"
 	"github.com/sentinel-x/sentinel-x/internal/model"
@@ -111,11 +112,11 @@ func (w *watcher) aim(ctx context.Context, o ReplayOptions) error {
 // survey reads the capture once and returns where most packets go. A cut capture
 // is surveyed up to there: the replay itself says where.
 func survey(ctx context.Context, o ReplayOptions) ([]netip.Prefix, error) {
-	c, err := openCapture(o.File)
+	c, err := capture.Open(o.File)
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
+	defer c.Close()
 	po := PlaneOptions(o.Config)
 	po.MaxTargets = 0
 	t, err := dataplane.NewTester(po)
@@ -128,14 +129,14 @@ func survey(ctx context.Context, o ReplayOptions) ([]netip.Prefix, error) {
 		if n%4096 == 0 && ctx.Err() != nil {
 			return nil, fmt.Errorf("replay stopped: %w", ctx.Err())
 		}
-		frame, at, _, err := c.next()
+		p, err := c.Next()
 		if err != nil {
 			return busiest(hosts, all), nil //nolint:nilerr // said by the replay, if it is not the end
 		}
 		if n > surveyWhole && n%surveyStride != 0 {
 			continue
 		}
-		v, err := t.Run(frame, time.Duration(at.UnixNano()))
+		v, err := t.Run(p.Frame, time.Duration(p.Time.UnixNano()))
 		if to := v.Parsed.Destination; err == nil && to.IsValid() {
 			hosts[to]++
 			all++

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net/netip"
 	"os"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sentinel-x/sentinel-x/internal/capture"
 	"github.com/sentinel-x/sentinel-x/internal/config"
 	"github.com/sentinel-x/sentinel-x/internal/detect"
 	"github.com/sentinel-x/sentinel-x/internal/scene"
@@ -59,24 +59,17 @@ func (s *played) Next(p *scene.Packet) bool {
 
 func readPackets(t *testing.T, file string) (first time.Time, list []scene.Packet) {
 	t.Helper()
-	c, err := openCapture(file)
+	err := capture.Each(file, func(p capture.Packet) error {
+		if first.IsZero() {
+			first = p.Time
+		}
+		list = append(list, scene.Packet{Time: p.Time.Sub(first), Frame: append([]byte(nil), p.Frame...)})
+		return nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.close()
-	for {
-		frame, at, _, err := c.next()
-		if errors.Is(err, io.EOF) {
-			return first, list
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if first.IsZero() {
-			first = at
-		}
-		list = append(list, scene.Packet{Time: at.Sub(first), Frame: append([]byte(nil), frame...)})
-	}
+	return first, list
 }
 
 // seenWindow is a window of a target, and the features that it led to.

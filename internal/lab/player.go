@@ -8,13 +8,11 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"time"
 
-	"github.com/gopacket/gopacket"
-	"github.com/gopacket/gopacket/layers"
-	"github.com/gopacket/gopacket/pcapgo"
 	"golang.org/x/sys/unix"
+
+	"github.com/sentinel-x/sentinel-x/internal/capture"
 )
 
 // PlayOptions choose how a capture is played. The zero value plays it as fast as
@@ -32,55 +30,31 @@ type PlayReport struct {
 	Elapsed time.Duration
 }
 
-// Play sends a pcap or pcapng file out of the interface. Captures of bare IP
-// packets get an Ethernet header. It ends early, without an error, when ctx does.
+// Play sends a pcap or pcapng file out of the interface. Captures of other
+// link types get an Ethernet header. It ends early, without an error, when ctx does.
 func (l *Link) Play(ctx context.Context, file string, o PlayOptions) (PlayReport, error) {
-	f, err := os.Open(file)
+	c, err := capture.Open(file)
 	if err != nil {
-		return PlayReport{}, fmt.Errorf("open capture: %w", err)
+		return PlayReport{}, err
 	}
-	defer f.Close()
-	r, err := newCaptureReader(f)
-	if err != nil {
-		return PlayReport{}, fmt.Errorf("read capture %s: %w", file, err)
-	}
+	defer c.Close()
 	s, err := l.NewSender()
 	if err != nil {
 		return PlayReport{}, err
 	}
 	defer s.Close()
-	p := player{options: o, reader: r, sender: s, start: time.Now()}
+	p := player{options: o, capture: c, sender: s, start: time.Now()}
 	err = p.play(ctx)
 	p.report.Elapsed = time.Since(p.start)
 	if err != nil {
-		err = fmt.Errorf("play capture %s: %w", file, err)
+		err = fmt.Errorf("play capture: %w", err)
 	}
 	return p.report, err
 }
 
-type captureReader interface {
-	ReadPacketData() ([]byte, gopacket.CaptureInfo, error)
-	LinkType() layers.LinkType
-}
-
-func newCaptureReader(f io.ReadSeeker) (captureReader, error) {
-	r, err := pcapgo.NewReader(f)
-	if err == nil {
-		return r, nil
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, err
-	}
-	ng, ngErr := pcapgo.NewNgReader(f, pcapgo.NgReaderOptions{ErrorOnMismatchingLinkType: true})
-	if ngErr != nil {
-		return nil, fmt.Errorf("neither pcap (%w) nor pcapng (%w)", err, ngErr)
-	}
-	return ng, nil
-}
-
 type player struct {
 	options PlayOptions
-	reader  captureReader
+	capture *capture.File
 	sender  *Sender
 	start   time.Time
 	first   time.Time // of the capture
@@ -89,19 +63,19 @@ type player struct {
 
 func (p *player) play(ctx context.Context) error {
 	for {
-		data, info, err := p.reader.ReadPacketData()
+		packet, err := p.capture.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("packet %d: %w", p.report.Sent+p.report.Skipped+1, err)
+			return err
 		}
-		p.waitUntilDue(ctx, info.Timestamp)
+		p.waitUntilDue(ctx, packet.Time)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err := p.send(data, info); err != nil {
-			return err
+		if err := p.send(packet); err != nil {
+			return fmt.Errorf("packet %d: %w", p.report.Sent+p.report.Skipped+1, err)
 		}
 	}
 }
@@ -117,16 +91,14 @@ func (p *player) waitUntilDue(ctx context.Context, at time.Time) {
 	wait(ctx, time.Until(due))
 }
 
-func (p *player) send(data []byte, info gopacket.CaptureInfo) error {
-	frame, err := p.frame(data)
-	if err != nil {
-		return err
-	}
-	if info.CaptureLength < info.Length || len(frame) < ethernetLength {
+func (p *player) send(packet capture.Packet) error {
+	if packet.Cut || len(packet.Frame) < ethernetLength {
 		p.report.Skipped++
 		return nil
 	}
-	switch err := p.sender.Send(frame); {
+	copy(packet.Frame[0:6], p.options.DestMAC)
+	copy(packet.Frame[6:12], p.options.SourceMAC)
+	switch err := p.sender.Send(packet.Frame); {
 	case errors.Is(err, unix.EMSGSIZE):
 		p.report.Skipped++
 	case err != nil:
@@ -138,31 +110,6 @@ func (p *player) send(data []byte, info gopacket.CaptureInfo) error {
 }
 
 const ethernetLength = 14
-
-func (p *player) frame(data []byte) ([]byte, error) {
-	switch t := p.reader.LinkType(); t {
-	case layers.LinkTypeEthernet:
-		data = append([]byte(nil), data...)
-	case layers.LinkTypeRaw, layers.LinkTypeIPv4, layers.LinkTypeIPv6, 12: // 12: raw IP as BSD writes it
-		data = wrapIP(data)
-	default:
-		return nil, fmt.Errorf("link type %s cannot be sent over Ethernet: convert the capture, or use another", t)
-	}
-	if len(data) >= ethernetLength {
-		copy(data[0:6], p.options.DestMAC)
-		copy(data[6:12], p.options.SourceMAC)
-	}
-	return data, nil
-}
-
-func wrapIP(packet []byte) []byte {
-	header := make([]byte, ethernetLength)
-	header[12], header[13] = 0x08, 0x00
-	if len(packet) > 0 && packet[0]>>4 == 6 {
-		header[12], header[13] = 0x86, 0xdd
-	}
-	return append(header, packet...)
-}
 
 // wait waits for d, or for ctx.
 func wait(ctx context.Context, d time.Duration) {

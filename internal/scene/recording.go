@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sentinel-x/sentinel-x/internal/capture"
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
@@ -78,18 +79,18 @@ func ReadRecording(path string) (*Recording, error) {
 	rec := &Recording{File: filepath.Base(path)}
 	count := map[uint32]int{}
 	var first time.Time
-	err := ReadCapture(path, func(at time.Time, frame []byte, wire int) error {
+	err := capture.Each(path, func(p capture.Packet) error {
 		var f fields
-		f.parse(frame)
-		_, packet, _ := link(frame)
+		f.parse(p.Frame)
+		_, packet, _ := link(p.Frame)
 		if !f.ok || f.src.six || f.length == 0 || f.length > maxIP || int(f.length) > len(packet) {
 			return nil
 		}
 		if rec.at == nil {
-			first = at
+			first = p.Time
 		}
 		count[uint32(f.dst.lo)]++
-		rec.at = append(rec.at, int64(at.Sub(first)))
+		rec.at = append(rec.at, int64(p.Time.Sub(first)))
 		bare := make([]byte, max(etherSize+int(f.length), minFrame)) // without tags, padded as a card receives it
 		bare[12] = 0x08
 		copy(bare[etherSize:], packet[:f.length])

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sentinel-x/sentinel-x/internal/capture"
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
@@ -153,9 +154,9 @@ func TestWriteCapture(t *testing.T) {
 		t.Fatalf("%d packets of %d, %v", n, len(want), err)
 	}
 	i := 0
-	err = ReadCapture(path, func(at time.Time, frame []byte, wire int) error {
-		if !bytes.Equal(frame[12:], want[i].Frame[12:]) || wire != len(frame) || !at.Equal(start.Add(want[i].Time)) {
-			t.Fatalf("packet %d at %v", i, at)
+	err = capture.Each(path, func(p capture.Packet) error {
+		if !bytes.Equal(p.Frame, want[i].Frame) || p.Cut || p.Length != len(p.Frame) || !p.Time.Equal(start.Add(want[i].Time)) {
+			t.Fatalf("packet %d at %v", i, p.Time)
 		}
 		i++
 		return nil
@@ -198,26 +199,19 @@ func TestWrongScenes(t *testing.T) {
 	}
 }
 
-func TestReadCaptureRefuses(t *testing.T) {
-	folder := t.TempDir()
+func TestReadRecordingRefuses(t *testing.T) {
+	if _, err := ReadRecording("../../testdata/captures/gre.pcapng"); err == nil {
+		t.Error("a recording of one packet")
+	}
+	cut := filepath.Join(t.TempDir(), "cut.pcap")
 	whole, err := os.ReadFile("../../testdata/captures/dns.pcap")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, content := range map[string][]byte{"empty": nil, "text": []byte("not a capture at all, but text"), "cut": whole[:len(whole)-5]} {
-		path := filepath.Join(folder, name)
-		if err := os.WriteFile(path, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := ReadCapture(path, func(time.Time, []byte, int) error { return nil }); err == nil || !strings.Contains(err.Error(), name) {
-			t.Errorf("%s: %v", name, err)
-		}
+	if err := os.WriteFile(cut, whole[:len(whole)-5], 0o600); err != nil {
+		t.Fatal(err)
 	}
-	if _, err := ReadRecording("../../testdata/captures/gre.pcapng"); err == nil {
-		t.Error("a recording of one packet")
-	}
-	stop := errors.New("enough")
-	if err := ReadCapture("../../testdata/captures/dns.pcap", func(time.Time, []byte, int) error { return stop }); !errors.Is(err, stop) {
-		t.Errorf("stopped with %v", err)
+	if _, err := ReadRecording(cut); err == nil || !strings.Contains(err.Error(), "cut.pcap: the file is cut") {
+		t.Errorf("a cut recording: %v", err)
 	}
 }

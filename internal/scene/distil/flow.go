@@ -11,6 +11,7 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 
+	"github.com/sentinel-x/sentinel-x/internal/capture"
 	"github.com/sentinel-x/sentinel-x/internal/scene"
 )
 
@@ -46,8 +47,8 @@ type flow struct {
 // they began.
 func flowsOf(path string) ([]*flow, error) {
 	live, all := map[key]*flow{}, []*flow(nil)
-	err := scene.ReadCapture(path, func(at time.Time, frame []byte, _ int) error {
-		p, ok := decode(frame)
+	err := capture.Each(path, func(c capture.Packet) error {
+		p, ok := decode(c.Frame)
 		if !ok {
 			return nil
 		}
@@ -58,7 +59,7 @@ func flowsOf(path string) ([]*flow, error) {
 			live[k] = f
 			all = append(all, f)
 		}
-		f.add(p, at)
+		f.add(p, c.Time)
 		return nil
 	})
 	var good []*flow

@@ -99,8 +99,16 @@ func readWeights(path string) (map[string]float64, error) {
 	return weights, nil
 }
 
+// untaken captures (of PPP and Cisco HDLC links, and of pcap 2.1) could not be read when
+// the templates were made. Their flows would change all that is composed from a seed,
+// and with it the default model.
+var untaken = []string{"BGP_Cisco_hdlc_slarp.pcap", "BGP_redist.pcap", "dlt_ppp.pcap", "nfsv2.pcap", "nfsv3.pcap"}
+
 // unfit captures are of damaged or made-up packets, or of attacks.
 func unfit(name string) bool {
+	if slices.Contains(untaken, name) {
+		return true
+	}
 	for _, part := range []string{"fuzz", "garbage", "crash", "segv", "overflow", "badpackets", "malicious", "invalid"} {
 		if strings.Contains(name, part) {
 			return true

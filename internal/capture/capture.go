@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package engine
+// Package capture reads capture files, pcap and pcapng, packet by packet as Ethernet
+// frames, and says of a damaged one what is wrong with it and where.
+package capture
 
 import (
 	"bufio"
@@ -27,21 +29,33 @@ const (
 	maxRecord = 262144
 )
 
-// capture is an open pcap or pcapng file.
-type capture struct {
+// File is an open capture. It is not safe for concurrent use.
+type File struct {
 	path    string
 	file    *os.File
 	counted *countingReader
 	r       *bufio.Reader
-	format  captureFormat
+	format  format
 	packets uint64
 	last    time.Time // of a packet that had a time
 	frame   []byte    // made-up Ethernet header and packet
 }
 
-// captureFormat reads the records of one file format. It returns io.EOF at a
+// Packet is one of a capture.
+type Packet struct {
+	// Frame is Ethernet as it was captured; the packet of any other link type is
+	// behind a header of zero addresses and the ethertype that its own link header
+	// names (0x0000, no ethertype, if it names none). What is too short for its own
+	// link header stays as it is, at most 13 bytes: truncated, like Ethernet that short.
+	Frame  []byte // valid until the next call
+	Time   time.Time
+	Length int  // bytes on the wire, as the capture says
+	Cut    bool // the capture has not all of them
+}
+
+// format reads the records of one file format. It returns io.EOF at a
 // clean end only. The data is valid until the next call.
-type captureFormat interface {
+type format interface {
 	next() (link layers.LinkType, data []byte, info gopacket.CaptureInfo, err error)
 }
 
@@ -56,14 +70,14 @@ func (c *countingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// openCapture opens a capture: pcap with microseconds or nanoseconds in either
+// Open opens a capture: pcap with microseconds or nanoseconds in either
 // byte order, or pcapng. The error says what is wrong with the file and where.
-func openCapture(path string) (*capture, error) {
+func Open(path string) (*File, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open capture: %w", err)
 	}
-	c := newCapture(path, f)
+	c := newFile(path, f)
 	c.file = f
 	if err := c.detect(); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
@@ -71,19 +85,19 @@ func openCapture(path string) (*capture, error) {
 	return c, nil
 }
 
-func newCapture(path string, r io.Reader) *capture {
-	c := &capture{path: path, counted: &countingReader{r: r}}
+func newFile(path string, r io.Reader) *File {
+	c := &File{path: path, counted: &countingReader{r: r}}
 	c.r = bufio.NewReaderSize(c.counted, 1<<18)
 	return c
 }
 
-// close closes the file.
-func (c *capture) close() error { return c.file.Close() }
+// Close closes the file.
+func (c *File) Close() error { return c.file.Close() }
 
 // offset is the position in the file of the next byte to be read.
-func (c *capture) offset() int64 { return c.counted.n - int64(c.r.Buffered()) }
+func (c *File) offset() int64 { return c.counted.n - int64(c.r.Buffered()) }
 
-func (c *capture) detect() error {
+func (c *File) detect() error {
 	head, err := c.r.Peek(4)
 	switch {
 	case len(head) == 0 && errors.Is(err, io.EOF):
@@ -104,35 +118,58 @@ func (c *capture) detect() error {
 	return err
 }
 
-// next returns the next packet as an Ethernet frame (see etherFrame), valid until the
-// next call, its time, and its length on the wire as the capture says, which is
-// more than the frame holds where the capture was cut to a snapshot length.
-// It returns io.EOF behind the last packet; any other error names the file, the
-// packet and the byte.
-func (c *capture) next() (frame []byte, at time.Time, wireLen int, err error) {
+// Next returns the next packet. It returns io.EOF behind the last one; any other
+// error names the file, the packet and the byte. After a LinkError the next packet
+// can be read, after every other one nothing more.
+func (c *File) Next() (Packet, error) {
 	start := c.offset()
 	link, data, info, err := c.format.next()
 	if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil, time.Time{}, 0, io.EOF
+		return Packet{}, io.EOF
 	}
 	if err == nil {
 		c.packets++
 		c.frame, err = etherFrame(c.frame[:0], link, data)
 	}
 	if err != nil {
-		return nil, time.Time{}, 0, fmt.Errorf("%s: %w", c.path, c.explain(err, start))
+		return Packet{}, fmt.Errorf("%s: %w", c.path, c.explain(err, start))
 	}
 	if !info.Timestamp.IsZero() { // simple packet blocks have no time
 		c.last = info.Timestamp
 	} else if c.last.IsZero() {
 		c.last = time.Unix(0, 0).UTC()
 	}
-	return c.frame, c.last, info.Length, nil
+	return Packet{Frame: c.frame, Time: c.last, Length: info.Length, Cut: len(data) < info.Length}, nil
+}
+
+// Each calls do with every packet of a capture but those of link types that do
+// not become Ethernet, until do returns an error.
+func Each(path string, do func(Packet) error) error {
+	c, err := Open(path)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for {
+		p, err := c.Next()
+		var link LinkError
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case errors.As(err, &link):
+			continue
+		case err != nil:
+			return err
+		}
+		if err := do(p); err != nil {
+			return fmt.Errorf("%s: packet %d: %w", path, c.packets, err)
+		}
+	}
 }
 
 // explain says at which packet and byte an error came up, and what to do.
-func (c *capture) explain(err error, start int64) error {
-	var link unknownLink
+func (c *File) explain(err error, start int64) error {
+	var link LinkError
 	switch {
 	case errors.As(err, &link):
 		return fmt.Errorf("packet %d at byte %d: %w", c.packets, start, err)
@@ -251,10 +288,10 @@ func (f *ngFormat) next() (layers.LinkType, []byte, gopacket.CaptureInfo, error)
 	return link, data, info, nil
 }
 
-// unknownLink is a link type that cannot be turned into Ethernet.
-type unknownLink layers.LinkType
+// LinkError is a link type that cannot be turned into Ethernet.
+type LinkError layers.LinkType
 
-func (l unknownLink) Error() string {
+func (l LinkError) Error() string {
 	return fmt.Sprintf("link type %d is not supported; Ethernet, raw IP, Linux cooked, loopback, PPP and Cisco HDLC are", int(l))
 }
 
@@ -264,18 +301,14 @@ const (
 	linkRaw14 layers.LinkType = 14
 )
 
-// etherFrame appends a packet of the given link type to b as an Ethernet frame: Ethernet as
-// it is, everything else behind a header of zero addresses and the ethertype that
-// the packet's own link header names (0x0000, no ethertype, if it names none). What is
-// too short for its own link header stays as it is, at most 13 bytes: truncated, like
-// Ethernet that short.
+// etherFrame appends a packet of the given link type to b as Packet.Frame is to be.
 func etherFrame(b []byte, link layers.LinkType, data []byte) ([]byte, error) {
 	if link == layers.LinkTypeEthernet {
 		return append(b, data...), nil
 	}
 	skip, ok := linkHeader(link, data)
 	if !ok {
-		return b, unknownLink(link)
+		return b, LinkError(link)
 	}
 	if skip > len(data) {
 		return append(b, data[:min(len(data), 13)]...), nil

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package engine
+package capture
 
 import (
 	"bytes"
@@ -54,20 +54,20 @@ func writeFile(t testing.TB, data []byte) string {
 // readAll returns the packets of a capture in hex, and the error it ended with.
 func readAll(t *testing.T, data []byte) (packets []string, times []time.Time, wire []int, err error) {
 	t.Helper()
-	c, err := openCapture(writeFile(t, data))
+	c, err := Open(writeFile(t, data))
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	defer c.close()
+	defer c.Close()
 	for {
-		frame, at, n, err := c.next()
+		p, err := c.Next()
 		if errors.Is(err, io.EOF) {
 			return packets, times, wire, nil
 		}
 		if err != nil {
 			return packets, times, wire, err
 		}
-		packets, times, wire = append(packets, hex.EncodeToString(frame)), append(times, at), append(wire, n)
+		packets, times, wire = append(packets, hex.EncodeToString(p.Frame)), append(times, p.Time), append(wire, p.Length)
 	}
 }
 
@@ -255,11 +255,50 @@ func TestCaptureSaysWhatIsWrongAndWhere(t *testing.T) {
 }
 
 func TestCaptureThatCannotBeOpened(t *testing.T) {
-	if _, err := openCapture(filepath.Join(t.TempDir(), "missing.pcap")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := Open(filepath.Join(t.TempDir(), "missing.pcap")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("missing file: %v", err)
 	}
-	if _, err := openCapture(t.TempDir()); err == nil || !strings.Contains(err.Error(), "is a directory") {
+	if _, err := Open(t.TempDir()); err == nil || !strings.Contains(err.Error(), "is a directory") {
 		t.Errorf("directory: %v", err)
+	}
+}
+
+func TestEachLeavesOutWhatIsNoEthernet(t *testing.T) {
+	var b bytes.Buffer
+	w, err := pcapgo.NewNgWriterInterface(&b, pcapgo.NgInterface{LinkType: layers.LinkTypeIEEE802_11}, pcapgo.NgWriterOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ethernet, err := w.AddInterface(pcapgo.NgInterface{LinkType: layers.LinkTypeEthernet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, length := range []int{60, 60, 61, 60, 60} {
+		info := gopacket.CaptureInfo{Timestamp: time.Unix(1700000000, 0), CaptureLength: 60, Length: length, InterfaceIndex: i % 2 * ethernet}
+		if err := w.WritePacket(info, make([]byte, 60)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	path, n, cut := writeFile(t, b.Bytes()), 0, 0
+	err = Each(path, func(p Packet) error {
+		n++
+		if p.Cut {
+			cut++
+		}
+		return nil
+	})
+	if n != 2 || cut != 0 || err != nil {
+		t.Errorf("%d packets of 2, %d cut, error %v", n, cut, err)
+	}
+	stop := errors.New("enough")
+	if err := Each(path, func(Packet) error { return stop }); !errors.Is(err, stop) || !strings.Contains(err.Error(), "packet 2: enough") {
+		t.Errorf("stopped with %v", err)
+	}
+	if err := Each(writeFile(t, b.Bytes()[:b.Len()-9]), func(Packet) error { return nil }); err == nil || !strings.Contains(err.Error(), "cut") {
+		t.Errorf("a cut capture: %v", err)
 	}
 }
 
@@ -271,20 +310,20 @@ func FuzzCapture(f *testing.F) {
 	f.Add(pcapFile(binary.LittleEndian, magicMicroseconds, 4, 0, make([]byte, 3)))
 	f.Add(ngFile(f))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c := newCapture("fuzz", bytes.NewReader(data))
+		c := newFile("fuzz", bytes.NewReader(data))
 		if c.detect() != nil {
 			return
 		}
 		total := 0
 		for {
-			frame, at, _, err := c.next()
+			p, err := c.Next()
 			if err != nil {
 				return
 			}
-			if at.IsZero() {
+			if p.Time.IsZero() {
 				t.Fatal("a packet without a time")
 			}
-			if total += len(frame) + 2; total > 16*len(data)+64 { // 14 bytes of made-up header for a 16-byte record
+			if total += len(p.Frame) + 2; total > 16*len(data)+64 { // 14 bytes of made-up header for a 16-byte record
 				t.Fatalf("%d bytes of packets from a file of %d", total, len(data))
 			}
 		}
