@@ -25,21 +25,22 @@ const module = "github.com/sentinel-x/sentinel-x"
 // package sees, besides the packages inside its own folder. A package that is
 // not in it is an error: a new one needs a line here and a subject of its own.
 var mayImport = map[string][]string{
-	"traffic":   {},
-	"config":    {},
-	"signature": {},
-	"model":     {},
-	"capture":   {},
-	"scene":     {"capture", "traffic", "signature"},
-	"dataplane": {"traffic", "config", "signature"},
-	"detect":    {"traffic", "model", "config"},
-	"train":     {"traffic", "model", "config", "scene", "detect"},
-	"mitigate":  {"traffic", "config", "signature"},
-	"api":       {"traffic", "signature"},
-	"tui":       {"api", "traffic"},
-	"engine":    {"capture", "traffic", "config", "signature", "model", "scene", "dataplane", "detect", "mitigate", "api"},
-	"lab":       {"capture", "engine", "scene", "dataplane", "api", "traffic", "config", "signature"},
-	"cli":       {"engine", "scene", "train", "api", "tui", "lab", "config", "traffic", "signature"},
+	"traffic":    {},
+	"config":     {},
+	"signature":  {},
+	"model":      {"atomicfile"},
+	"atomicfile": {},
+	"capture":    {},
+	"scene":      {"capture", "traffic", "signature"},
+	"dataplane":  {"traffic", "config", "signature"},
+	"detect":     {"traffic", "model", "config"},
+	"train":      {"traffic", "model", "config", "scene", "detect"},
+	"mitigate":   {"traffic", "config", "signature"},
+	"api":        {"traffic", "signature"},
+	"tui":        {"api", "traffic"},
+	"engine":     {"atomicfile", "capture", "traffic", "config", "signature", "model", "scene", "dataplane", "detect", "mitigate", "api"},
+	"lab":        {"capture", "engine", "scene", "dataplane", "api", "traffic", "config", "signature"},
+	"cli":        {"atomicfile", "engine", "scene", "train", "api", "tui", "lab", "config", "traffic", "signature"},
 }
 
 // onlyUser names the one package whose subject a library is.

@@ -8,12 +8,12 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sentinel-x/sentinel-x/internal/api"
+	"github.com/sentinel-x/sentinel-x/internal/atomicfile"
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
@@ -349,27 +349,15 @@ func (a *app) into(args []string, write func(*app) error) error {
 
 // replaceFile writes a file whole or not at all. What is no regular file, as
 // /dev/stdout or a pipe, is written as it is.
-func replaceFile(name string, write func(io.Writer) error) (err error) {
-	if info, statErr := os.Stat(name); statErr == nil && !info.Mode().IsRegular() {
+func replaceFile(name string, write func(io.Writer) error) error {
+	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
 		f, err := os.OpenFile(name, os.O_WRONLY, 0)
 		if err != nil {
 			return err
 		}
 		return errors.Join(write(f), f.Close())
 	}
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	if err := errors.Join(write(f), f.Chmod(0o644), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
+	return atomicfile.Write(name, 0o644, write)
 }
 
 func (a *app) listFlushCommand(l listWords) *cobra.Command {

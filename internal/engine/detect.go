@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sentinel-x/sentinel-x/internal/api"
+	"github.com/sentinel-x/sentinel-x/internal/atomicfile"
 	"github.com/sentinel-x/sentinel-x/internal/config"
 	"github.com/sentinel-x/sentinel-x/internal/dataplane"
 	"github.com/sentinel-x/sentinel-x/internal/detect"
@@ -469,17 +470,8 @@ func writeAtomic(path string, data []byte) error {
 
 // replaceFile is writeAtomic for what is written piece by piece.
 func replaceFile(path string, write func(io.Writer) error) error {
-	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
+	if err := atomicfile.Write(path, 0o600, write); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
-	}
-	err = write(file)
-	err = errors.Join(err, file.Sync(), file.Close())
-	if err == nil {
-		err = os.Rename(file.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, errors.Join(err, os.Remove(file.Name())))
 	}
 	return nil
 }

@@ -12,12 +12,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/sentinel-x/sentinel-x/internal/atomicfile"
 )
 
 const (
 	keptGenerations = 3
 	withdrawn       = ".withdrawn"
-	unfinished      = ".unfinished"
 )
 
 // Generations keeps the last three versions of one model as files in a directory:
@@ -86,45 +87,16 @@ func (g *Generations) Save(write func(io.Writer) error) (number int, err error) 
 		number = max(number, n)
 	}
 	number++ // never one that somebody has heard of
-	if err := g.publish(g.Path(number), write); err != nil {
+	if err := atomicfile.Write(g.Path(number), 0o600, write); err != nil {
 		return 0, fmt.Errorf("save model %s: %w", g.Path(number), err)
 	}
 	return number, g.prune(live, back)
 }
 
-// publish writes a file beside its place, then moves it there.
-func (g *Generations) publish(path string, write func(io.Writer) error) error {
-	draft := filepath.Join(g.dir, g.stem+g.ext+unfinished)
-	file, err := os.OpenFile(draft, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	err = write(file)
-	if err == nil {
-		err = file.Sync()
-	}
-	err = errors.Join(err, file.Close())
-	if err == nil {
-		err = os.Rename(draft, path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(draft))
-	}
-	return g.sync()
-}
-
-// sync puts the directory's names on the disk.
-func (g *Generations) sync() error {
-	dir, err := os.Open(g.dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
-}
-
-// prune removes what a new generation, besides those in live, makes obsolete.
+// prune removes what a new generation, besides those in live, makes obsolete, and
+// drafts that crashes left.
 func (g *Generations) prune(live, back []int) error {
-	var errs []error
+	errs := []error{atomicfile.Sweep(g.dir, g.stem+".")}
 	for _, n := range live[min(len(live), keptGenerations-1):] {
 		errs = append(errs, os.Remove(g.Path(n)))
 	}
@@ -197,7 +169,7 @@ func (g *Generations) Rollback(read func(io.Reader) error) (number int, err erro
 			return 0, fmt.Errorf("roll back %s%s: %w", g.stem, g.ext, err)
 		}
 	}
-	if err := g.sync(); err != nil {
+	if err := atomicfile.SyncDir(g.dir); err != nil {
 		return 0, fmt.Errorf("roll back %s%s: %w", g.stem, g.ext, err)
 	}
 	return number, nil

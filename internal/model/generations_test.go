@@ -174,11 +174,14 @@ func TestGenerationsFailedSave(t *testing.T) {
 	if got := names(t, dir); !slices.Equal(got, []string{"forest.000001.json"}) {
 		t.Errorf("files %v", got)
 	}
-	// A draft that a crash left is in nobody's way.
-	if err := os.WriteFile(filepath.Join(dir, "forest.json"+unfinished), []byte("half"), 0o600); err != nil {
+	// A draft that a crash left is in nobody's way, and goes.
+	if err := os.WriteFile(filepath.Join(dir, ".forest.000002.json.1.unfinished"), []byte("half"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	saveText(t, g, "two")
+	if got := names(t, dir); !slices.Equal(got, []string{"forest.000001.json", "forest.000002.json"}) {
+		t.Errorf("files %v", got)
+	}
 	var text string
 	if n, _, err := g.Load(into(&text)); n != 2 || text != "two" || err != nil {
 		t.Errorf("generation %d %q, %v", n, text, err)
