@@ -210,7 +210,7 @@ type Detect struct {
 	Factor     float64      `yaml:"factor" json:"factor" min:"1" max:"1000" desc:"How many times what is normal a rate of a target must be to be an attack."`
 	EndAfter   Duration     `yaml:"end_after" json:"end_after" min:"1s" max:"10m" desc:"An incident ends when its target was calm for that long. Attacks that pause for less are one incident."`
 	Limits     TargetLimits `yaml:"limits" json:"limits" desc:"Rates of any one target that are an attack whatever the models say."`
-	MaxTargets uint32       `yaml:"max_targets" json:"max_targets" min:"1" max:"4096" desc:"Most targets that are watched at once: addresses, networks and the interface. Quiet ones give way. Each takes about 12 KiB, and 2 KiB of kernel memory for each CPU."`
+	MaxTargets uint32       `yaml:"max_targets" json:"max_targets" min:"1" max:"4096" desc:"Most addresses and networks that are watched at once; the network around each address, and the interface, come besides. Quiet ones give way. Each takes about 12 KiB, and 2 KiB of kernel memory for each CPU."`
 	ModelDir   string       `yaml:"model_dir" json:"model_dir" desc:"Directory of the models. Empty, or without trees in it: the model that comes with the program."`
 }
 

@@ -42,7 +42,7 @@ type Options struct {
 	MaxEntries int    // prefixes on all lists together, for each address family (default 1 000 000)
 	RingBytes  int    // of the ring of sampled events, a power of two and multiple of the page size (default 256 KiB)
 
-	MaxTargets      int // destinations watched at once, see SetTargets; at most 4096; 0: none, and nothing is counted for any
+	MaxTargets      int // addresses and networks watched at once, see SetTargets; at most 4096; 0: none, and nothing is counted for any
 	SampleRingBytes int // of the ring of their samples, a power of two and multiple of the page size (default 512 KiB)
 
 	EventsPerSecond int // budget of sampled events over all CPUs; 0: none

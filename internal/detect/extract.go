@@ -3,6 +3,7 @@
 package detect
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"time"
@@ -30,6 +31,7 @@ type Extractor struct {
 
 	tick  int64     // number of the present tick; of the last one, if they are several
 	span  int64     // how many they are
+	prior int64     // tick before the last Begin
 	start time.Time // of the first
 	next  time.Time // when the tick after them begins
 	known [128]bool // by tick number: whether the tick was observed at all
@@ -49,6 +51,7 @@ type ExtractorStats struct {
 }
 
 // quietTicks is how long a target must be silent before another may take its place.
+// One that had no window in the last tick is not watched any more: its place is free at once.
 const quietTicks = keptTicks
 
 // NewExtractor makes one for at most that many targets, at least one.
@@ -75,7 +78,7 @@ func (x *Extractor) Stats() ExtractorStats {
 // unknown, not silent. After a step of the clock backwards the tick counts as
 // the one after the last.
 func (x *Extractor) Begin(start time.Time, length time.Duration) bool {
-	span := min(max(1, ticksIn(length)), maxSpan)
+	span, prior := min(max(1, ticksIn(length)), maxSpan), x.tick
 	if !x.next.IsZero() {
 		late := start.Sub(x.next)
 		switch missed := ticksIn(late); {
@@ -90,7 +93,7 @@ func (x *Extractor) Begin(start time.Time, length time.Duration) bool {
 			x.stats.Jumps++
 		}
 	}
-	x.span = span
+	x.span, x.prior = span, prior
 	x.pass(span, true)
 	x.start, x.next = start, start.Add(time.Duration(span)*traffic.Tick)
 	x.idle = x.idle[:0]
@@ -187,20 +190,19 @@ func (x *Extractor) track(target traffic.Target) *Track {
 	return t
 }
 
-// recycle takes the place of the target that has been silent for the longest.
+// recycle takes the place of the target that has had no window for the longest, or
+// else of the one that has been silent for the longest.
 func (x *Extractor) recycle() *Track {
 	if len(x.idle) == 0 {
 		for _, t := range x.tracks {
-			if x.tick-t.visible > quietTicks && !t.held && t.last < x.tick {
+			gone, quiet := t.last < x.prior, x.tick-t.visible > quietTicks
+			if (gone || quiet) && !t.held && t.last < x.tick {
 				x.idle = append(x.idle, t)
 			}
 		}
 		// By target among equals, so that a replay has the same ones.
 		slices.SortFunc(x.idle, func(a, b *Track) int {
-			if a.visible != b.visible {
-				return int(b.visible - a.visible)
-			}
-			return compareTargets(a.Target, b.Target)
+			return cmp.Or(cmp.Compare(b.last, a.last), cmp.Compare(b.visible, a.visible), compareTargets(a.Target, b.Target))
 		})
 		if len(x.idle) == 0 {
 			return nil

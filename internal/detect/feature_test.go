@@ -433,12 +433,21 @@ func TestRecycling(t *testing.T) {
 	if x.Find(target(2)) != nil || x.Find(target(1)) == nil || x.Find(target(3)) == nil {
 		t.Errorf("the silent target did not give way: %+v", x.Stats())
 	}
-	x.Find(target(1)).held = true
-	for i := 103; i < 300; i++ {
+	see(103, 3)
+	see(105, 3, 4) // the daemon missed one
+	if x.Find(target(1)) != nil || x.Find(target(3)) == nil || x.Find(target(4)) == nil {
+		t.Errorf("the target whose windows stopped did not give way: %+v", x.Stats())
+	}
+	see(108, 5, 3, 4)
+	if x.Find(target(3)) == nil || x.Find(target(4)) == nil {
+		t.Errorf("a target gave way because of ticks that never came: %+v", x.Stats())
+	}
+	x.Find(target(3)).held = true
+	for i := 109; i < 300; i++ {
 		see(i)
 	}
-	see(300, 4, 5)
-	if x.Find(target(1)) == nil || x.Find(target(4)) == nil || x.Find(target(5)) != nil {
+	see(300, 6, 7)
+	if x.Find(target(3)) == nil || x.Find(target(6)) == nil || x.Find(target(7)) != nil {
 		t.Errorf("want the target with an open incident kept and the other replaced: %+v", x.Stats())
 	}
 }

@@ -18,13 +18,14 @@ type Settings struct {
 	Impact   Impact
 	EndAfter int64 // calm ticks after which an incident ends
 	Limits   Limits
-	Targets  int
+	Targets  int // that have a place; see SettingsOf
 }
 
 // Limits are rates per second of one target that are an attack by themselves; 0: none.
 type Limits struct{ Packets, Bytes, SYN, UDP, ICMP float64 }
 
-// SettingsOf translates a valid configuration.
+// SettingsOf translates a valid configuration. Besides the targets that it counts,
+// each address may bring the network around it, and there is the interface.
 func SettingsOf(c config.Detect) Settings {
 	window := int(min(max(1, ticksIn(c.Window.Duration)), historyTicks))
 	return Settings{
@@ -36,7 +37,7 @@ func SettingsOf(c config.Detect) Settings {
 			Packets: float64(c.Limits.Packets), Bytes: float64(c.Limits.Bytes), SYN: float64(c.Limits.SYN),
 			UDP: float64(c.Limits.UDP), ICMP: float64(c.Limits.ICMP),
 		},
-		Targets: int(c.MaxTargets),
+		Targets: 2*int(c.MaxTargets) + 1,
 	}
 }
 

@@ -21,8 +21,8 @@ import (
 // all that; numbers are little-endian.
 const (
 	baselineMagic  = "sentinel-x baselines 1\n"
-	maxBaselines   = 4096
-	maxBaselineKiB = 6 // of each target
+	maxBaselines   = 2*4096 + 1 // as SettingsOf has places for the most targets
+	maxBaselineKiB = 6          // of each target
 )
 
 // storedBaseline is a baseline in a file.

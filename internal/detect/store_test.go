@@ -97,7 +97,7 @@ func TestDamagedBaselines(t *testing.T) {
 		"cut":            {good[:len(good)-9], "checksum"},
 		"cut and sealed": {seal(body[:len(body)-9]), "target 3 of 3"},
 		"longer":         {seal(append(bytes.Clone(body), 1)), "1 bytes follow"},
-		"too many":       {edit(1, 0xff), "at most 4096"},
+		"too many":       {edit(1, 0xff), "at most 8193"},
 		"no target":      {edit(5, 'x'), "is no address"},
 		"huge rate":      {edit(4+1+len(victim.String())+7, 0x7f), "is none"},
 	} {

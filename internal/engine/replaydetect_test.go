@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sentinel-x/sentinel-x/internal/config"
+	"github.com/sentinel-x/sentinel-x/internal/dataplane"
 	"github.com/sentinel-x/sentinel-x/internal/detect"
 	"github.com/sentinel-x/sentinel-x/internal/scene"
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
@@ -260,6 +261,50 @@ func TestReplayBrokenTimestamps(t *testing.T) {
 		}
 		if found := len(r.Incidents) > 0; found == (want == "the same time") {
 			t.Errorf("%s: %+v", want, r.Incidents)
+		}
+	}
+}
+
+// Whatever the packet path has a window for, the detector has a place for. When all of it changes, it takes a tick
+// to see that the others have gone.
+func TestEveryWatchedTargetHasAPlace(t *testing.T) {
+	cfg := config.Default()
+	cfg.Detect.MaxTargets = 6
+	tester, err := dataplane.NewTester(dataplane.Options{MaxTargets: int(cfg.Detect.MaxTargets)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tester.Close()
+	d := detect.New(detect.SettingsOf(cfg.Detect), detect.Models{})
+	at := time.Unix(1_700_000_000, 0)
+	for round := range 3 {
+		var targets []netip.Prefix
+		for i := range byte(cfg.Detect.MaxTargets) { // each in a network of its own
+			targets = append(targets, netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 51, 100 + byte(round)*10 + i, 1}), 32))
+		}
+		if err := tester.SetTargets(targets); err != nil {
+			t.Fatal(err)
+		}
+		late := d.Stats().Refused
+		for i := range 5 {
+			at = at.Add(traffic.Tick)
+			windows, err := tester.Tick(at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range windows { // all of them busy
+				windows[i].Tally = traffic.Tally{Packets: 1, Bytes: 60, UDP: 1}
+			}
+			d.Tick(at.Add(-traffic.Tick), traffic.Tick, windows)
+			if i == 2 {
+				late = d.Stats().Refused
+			}
+			if s := d.Stats(); s.Refused != late && (round == 0 || i > 2) || s.Refused > uint64(round)*12 {
+				t.Fatalf("round %d, tick %d: %d windows, %+v", round, i, len(windows), s)
+			}
+		}
+		if windows, _ := tester.Tick(at.Add(traffic.Tick / 2)); len(windows) != 2*len(targets)+1 {
+			t.Errorf("round %d: %d windows of %d targets", round, len(windows), len(targets))
 		}
 	}
 }
