@@ -70,7 +70,7 @@ func (a *app) incidentLabelCommand() *cobra.Command {
 	return a.jsonFlag(&cobra.Command{
 		Use:     "label ID attack|benign",
 		Short:   "Say what an incident was",
-		Long:    "Say whether an incident was an attack or benign. The label is kept with the incident.",
+		Long:    "Say whether an incident was an attack or benign. The label is kept with the incident,\nand its windows go to labelled.windows of the model directory, for training.",
 		Example: "  sentinel-x incidents label 20300131-120000-4a1f benign",
 		Args:    args(2, 2),
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {

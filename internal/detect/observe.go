@@ -26,9 +26,16 @@ type Seen struct {
 // Features returns the window's vector.
 func (s *Seen) Features() Vector { return s.d.features(s.t) }
 
-// Observe makes f see each window that has packets, right after it was judged; nil:
-// nobody does. What f is given is valid until it returns.
-func (d *Detector) Observe(f func(*Seen)) { d.observer = f }
+// Observe makes f see each window that has packets, right after it was judged, along
+// with those who see it already; nil: nobody does any more. What f is given is valid
+// until it returns.
+func (d *Detector) Observe(f func(*Seen)) {
+	if before := d.observer; before != nil && f != nil {
+		d.observer = func(s *Seen) { before(s); f(s) }
+		return
+	}
+	d.observer = f
+}
 
 // features returns the vector of the target observed last.
 func (d *Detector) features(t *Track) Vector {

@@ -37,7 +37,12 @@ func TestObserverSeesJudgements(t *testing.T) {
 			parts = append(parts, p)
 		}
 	})
+	second := 0
+	s.d.Observe(func(*Seen) { second++ })
 	s.warm(victim)
+	if second != windows {
+		t.Errorf("the second observer saw %d of %d windows", second, windows)
+	}
 	if turns != 70 || windows != 700 {
 		t.Errorf("%d of %d windows had their turn, want one a second", turns, windows)
 	}

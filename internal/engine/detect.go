@@ -47,6 +47,7 @@ type detection struct {
 	publish   func(api.Incident)
 	addresses func([]string) ([]netip.Prefix, error)
 	incidents *incidents
+	evidence  *incidentWindows
 
 	detector *detect.Detector // watch's own, as is what follows
 	bank     *detect.Bank
@@ -90,12 +91,18 @@ func newDetection(cfg config.Config, log *slog.Logger, path windows, publish fun
 	if d.incidents, err = openIncidents(filepath.Join(cfg.StateDir, "incidents.jsonl"), time.Now()); err != nil {
 		d.complain("incidents", err)
 	}
+	if d.evidence, err = openIncidentWindows(cfg.StateDir, cfg.Detect.ModelDir); err != nil {
+		d.complain("windows of incidents", err)
+	} else if err := d.agree(); err != nil {
+		d.complain("windows of incidents", err)
+	}
 	d.state = api.Detection{Enabled: cfg.Detect.Enabled}
 	if !cfg.Detect.Enabled {
 		return d
 	}
 	d.state.Rule = string(cfg.Detect.Rule)
 	d.detector = detect.New(detect.SettingsOf(cfg.Detect), d.models())
+	d.detector.Observe(d.evidence.see)
 	if err := d.readBaselines(); err != nil {
 		d.complain("baselines", err)
 	}
@@ -452,8 +459,9 @@ func (d *detection) snapshot() learnt {
 	return l
 }
 
-// save writes what has been learnt to its files.
+// save writes what has been learnt, and what there is to learn from, to its files.
 func (d *detection) save(l learnt) {
+	d.complain("windows of incidents", d.evidence.flush())
 	d.complain("baselines", replaceFile(d.baselinesFile(), l.baselines.Write))
 	if l.learners != nil {
 		d.complain("learners", replaceFile(d.learnersFile(), l.learners.Write))

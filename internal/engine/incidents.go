@@ -253,5 +253,21 @@ func (e *Engine) Incident(_ context.Context, id string) (api.Incident, error) {
 
 // LabelIncident implements api.Backend.
 func (e *Engine) LabelIncident(_ context.Context, id, label string) (api.Incident, error) {
-	return e.detect.incidents.label(id, label)
+	return e.detect.label(id, label)
+}
+
+// label keeps what an operator says of an incident, and puts its windows among those
+// that training reads.
+func (d *detection) label(id, label string) (api.Incident, error) {
+	i, err := d.incidents.label(id, label)
+	if err != nil {
+		return i, err
+	}
+	kind, _ := traffic.ParseKind(i.Kind)
+	err = d.evidence.label(id, label, kind)
+	d.complain("windows of incidents", err)
+	if err != nil {
+		return i, fmt.Errorf("the label is kept, but not for training: %w", err)
+	}
+	return i, nil
 }
