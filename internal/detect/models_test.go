@@ -179,7 +179,7 @@ func TestBank(t *testing.T) {
 	if shadow == nil || target != victim {
 		t.Fatalf("no training is due: %+v", bank.own[victim].Stats())
 	}
-	candidate, err := shadow.Train(func(c *model.Candidate) error { return c.NotWorse(nil) })
+	candidate, err := shadow.Train(NotWorse)
 	if err != nil {
 		t.Fatal(err)
 	}

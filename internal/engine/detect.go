@@ -390,7 +390,7 @@ func (d *detection) keep(ctx context.Context) error {
 }
 
 func (d *detection) trainOne(job training) training {
-	c, err := job.shadow.Train(func(c *model.Candidate) error { return c.NotWorse(nil) })
+	c, err := job.shadow.Train(detect.NotWorse)
 	if err != nil {
 		d.log.Info("a forest was not taken", "target", job.target.String(), "reason", err)
 		return job

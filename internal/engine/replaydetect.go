@@ -205,7 +205,7 @@ func (w *watcher) tick() error {
 		w.take(u)
 	}
 	if target, shadow := w.bank.Due(w.next); shadow != nil {
-		candidate, err := shadow.Train(func(c *model.Candidate) error { return c.NotWorse(nil) })
+		candidate, err := shadow.Train(detect.NotWorse)
 		if err != nil {
 			candidate = nil // refused: what there is goes on
 		}
