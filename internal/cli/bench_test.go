@@ -214,6 +214,8 @@ func TestBenchRefuses(t *testing.T) {
 		{"peers", "--sources", "65537"},
 		{"detection", "--seeds", "0"},
 		{"detection", "--detectors", "x"},
+		{"detection", "--parts", "x"},
+		{"detection", "--hours", "0"},
 		{"all", "more"},
 		{"nonsense"},
 	} {
@@ -226,20 +228,36 @@ func TestBenchRefuses(t *testing.T) {
 func TestBenchDetection(t *testing.T) {
 	var r detectionReport
 	page := filepath.Join(t.TempDir(), "detection.md")
-	if err := os.WriteFile(page, []byte("before\n<!-- bench detection -->\nold\n<!-- end detection -->\nafter\n"), 0o600); err != nil {
+	text := "before\n"
+	marks := []string{"detection", "detection-parts", "detection-day", "detection-leave-one-out", "detection-poison"}
+	for _, mark := range marks {
+		text += "<!-- bench " + mark + " -->\nold " + mark + "\n<!-- end " + mark + " -->\n"
+	}
+	if err := os.WriteFile(page, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	readJSON(t, &r, "bench", "detection", "--families", "syn_spoofed,monitoring", "--ratios", "10", "--data", t.TempDir(), "--docs", filepath.Dir(page))
+	readJSON(t, &r, "bench", "detection", "--parts", "day,scenes", "--families", "syn_spoofed,monitoring", "--ratios", "10",
+		"--detectors", "tiered,rate", "--hours", "1", "--profiles", "dns", "--lead", "80s", "--data", t.TempDir(), "--docs", filepath.Dir(page))
 	checkHost(t, r.BenchHost)
-	if len(r.Cells) != 3 || len(r.Notes) != 1 || r.Totals[0].Detected != 1 || r.Totals[1].False != 0 {
-		t.Errorf("report %+v", r)
+	if len(r.Scenes) != 2 || len(r.Days) != 1 || r.Days[0].Packets == 0 || len(r.Days[0].Alarms) != 0 || r.LeftOut != nil {
+		t.Fatalf("report %+v", r)
 	}
-	text, err := os.ReadFile(page)
-	if err != nil || !strings.Contains(string(text), "| syn_spoofed |") || strings.Contains(string(text), "old") {
-		t.Errorf("the page holds %s, %v", text, err)
+	if e := r.Scenes[0]; len(e.Cells) != 4 || len(e.Notes) != 1 || e.Totals[0].Detected != 1 || e.Totals[1].False != 0 {
+		t.Errorf("scenes %+v", e)
 	}
-	out := runCLI(t, "", "bench", "detection", "--families", "syn_spoofed", "--ratios", "10", "--data", "")
-	if out.exit != 0 || !strings.Contains(out.stdout, "all attacks") {
+	got, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, is := range map[string]bool{
+		"| syn_spoofed |": true, "| rate |": true, "| dns | ": true, "old detection\n": false, "old detection-day": false, "old detection-poison": true,
+	} {
+		if strings.Contains(string(got), want) != is {
+			t.Errorf("the page holds %q: %v, want %v\n%s", want, !is, is, got)
+		}
+	}
+	out := runCLI(t, "", "bench", "detection", "--families", "syn_spoofed", "--ratios", "10", "--data", "", "--lead", "80s")
+	if out.exit != 0 || !strings.Contains(out.stdout, "attacks, 3× and more") {
 		t.Errorf("exit status %d: %s%s", out.exit, out.stdout, out.stderr)
 	}
 }

@@ -133,6 +133,7 @@ func (g *guard) restore(list []sourceState) error {
 type reservoir struct {
 	width  int
 	day    time.Duration
+	source *rand.PCG // of random
 	random *rand.Rand
 	values []float32 // row i is values[i*width:][:width]
 	at     []time.Time
@@ -141,9 +142,9 @@ type reservoir struct {
 }
 
 func newReservoir(p LearnerParams) reservoir {
+	source := rand.NewPCG(p.Seed, 1)
 	return reservoir{
-		width: len(p.Schema), day: p.Day, limit: p.Rows, stride: 1,
-		random: rand.New(rand.NewPCG(p.Seed, 1)),
+		width: len(p.Schema), day: p.Day, limit: p.Rows, stride: 1, source: source, random: rand.New(source),
 	}
 }
 

@@ -3,6 +3,7 @@
 package scene
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -30,6 +31,7 @@ type Scenario struct {
 	Begin    time.Duration // of the week
 	Lapse    Lapse
 	Seed     uint64
+	Calm     uint64 // seed of the normal traffic, where scenes share it; 0: Seed
 
 	Recording *Recording // the event is this one, whatever the family says; nil: it is made up
 }
@@ -50,7 +52,7 @@ func (s *Scenario) Normal() (Normal, error) {
 	p, err := ProfileNamed(s.Profile)
 	n := Normal{
 		Profile: p, Targets: []netip.Addr{s.Target}, Rate: s.Baseline, Arrival: s.Arrival,
-		Begin: s.Begin, Lapse: s.Lapse, Seed: s.Seed,
+		Begin: s.Begin, Lapse: s.Lapse, Seed: cmp.Or(s.Calm, s.Seed),
 	}
 	if s.Kind == traffic.KindCarpet { // so that the network has a baseline of its own
 		host := s.Target
@@ -200,6 +202,9 @@ type CatalogueOptions struct {
 	Hold       time.Duration // of an event; 0: 15 s
 	Tail       time.Duration // behind it; 0: 5 s
 	IPv6       float64       // share of scenarios; 0: a quarter, negative: none
+	// Shared has all scenarios of a draw with the same profile happen in the same normal traffic, so
+	// that the calm in front of them needs to be composed only once: see Lead.
+	Shared bool
 }
 
 func (o *CatalogueOptions) defaults() {
@@ -288,10 +293,39 @@ func (o *CatalogueOptions) draw(f *family, ratio float64, draw int) Scenario {
 		profiles = []string{"web", "dns", "game", "vpn", "mail", "voice", "time", "hosting", "access"}
 	}
 	s.Profile = pick(&r, profiles...)
+	if o.Shared {
+		version = o.share(f, &s, profiles, draw)
+	}
 	if f.describe != nil {
 		described := newRNG(s.Seed, f.name)
 		f.describe(&described, &s)
 	}
 	s.Name = fmt.Sprintf("%s/ipv%s/%s/%gx/%d", f.name, version, s.Profile, ratio, draw)
 	return s
+}
+
+// share moves a scenario into the normal traffic that those of its draw and profile have in common,
+// and returns the IP version there.
+func (o *CatalogueOptions) share(f *family, s *Scenario, profiles []string, draw int) (version string) {
+	use := s.Profile
+	if f.kind == traffic.KindCarpet { // traffic of a whole network: one for all carpets of a draw
+		use = "network"
+	}
+	r := newRNG(o.Seed+uint64(draw)*gamma, "calm "+use)
+	s.Calm, s.Baseline, s.Arrival = r.next()|1, r.logUniform(o.Low, o.High), Arrival(r.intn(int(numArrivals)))
+	s.Begin = time.Duration(r.intn(hoursOfWeek*60)) * time.Minute
+	if use == "network" {
+		s.Profile = pick(&r, profiles...)
+	}
+	host, six := byte(r.between(1, 200)), r.chance(o.IPv6)
+	if six && f.only4 { // a recording: beside that of the others
+		six = false
+		s.Calm++
+	}
+	if six {
+		s.Target = netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0, 1, 15: host})
+		return "6"
+	}
+	s.Target = netip.AddrFrom4([4]byte{198, 51, 100, host})
+	return "4"
 }

@@ -28,11 +28,15 @@ type CounterOptions struct {
 // and tick, empty ones too, in the order of time and, within a tick, of the targets; beside it, how many of its packets
 // are part of an attack. A window is valid until its target's next.
 func Windows(s Stream, o CounterOptions) iter.Seq2[*traffic.Window, uint64] {
+	return newCounter(o).windows(s, 0, o)
+}
+
+// windows counts what a stream has from a time on.
+func (c *counter) windows(s Stream, from time.Duration, o CounterOptions) iter.Seq2[*traffic.Window, uint64] {
 	return func(yield func(*traffic.Window, uint64) bool) {
-		c := newCounter(o)
 		var p Packet
 		more := s.Next(&p)
-		for at := time.Duration(0); at+traffic.Tick <= o.Length; at += traffic.Tick {
+		for at := from; at+traffic.Tick <= o.Length; at += traffic.Tick {
 			if o.Lapse.Skips(at) {
 				at += o.Lapse.Period - o.Lapse.Play - traffic.Tick
 				continue
@@ -250,5 +254,8 @@ func (c *counter) sample(w *watched) {
 
 // finish puts the samples in the order of arrival.
 func (w *watched) finish() {
-	slices.SortStableFunc(w.Samples, func(a, b traffic.Sample) int { return cmp.Compare(a.Time.UnixNano(), b.Time.UnixNano()) })
+	byTime := func(a, b traffic.Sample) int { return cmp.Compare(a.Time.UnixNano(), b.Time.UnixNano()) }
+	if !slices.IsSortedFunc(w.Samples, byTime) { // they are, unless some were replaced
+		slices.SortStableFunc(w.Samples, byTime)
+	}
 }

@@ -10,11 +10,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sentinel-x/sentinel-x/internal/config"
 	"github.com/sentinel-x/sentinel-x/internal/detect"
 	"github.com/sentinel-x/sentinel-x/internal/model"
 	"github.com/sentinel-x/sentinel-x/internal/scene"
-	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
 
 // EvalOptions choose what the detector is judged on.
@@ -22,20 +20,23 @@ type EvalOptions struct {
 	Trees    *model.Trees // nil: those in the program
 	Seeds    int          // scenes of each family and ratio; 0: 1
 	Ratios   []float64    // nil: 0.5, 1, 3, 10, 30
-	Families []string     // nil: all
+	Families []string     // families and recordings, as they are called in the report; nil: all
 	Data     string       // folder of recordings; empty: none
 	First    uint64       // seed; 0: one that the trees have not seen
-	// Lead is the calm before an event; 0: 80 s, which makes a baseline. A forest and an online learner are armed after 280 s.
+	// Lead is the calm before an event; 0: EvalLead.
 	Lead time.Duration
-	// Detectors is one of DetectorSets; empty: the first.
-	Detectors string
+	// Detectors are those of DetectorSets that are judged, side by side; nil: the first.
+	Detectors []string
 }
 
-// DetectorSets are the combinations that can be judged: everything, by the rules tiered and and; less; or a plain
-// threshold of three times what is normal, on any rate. The deterministic layer always has its say.
-func DetectorSets() []string {
-	return []string{"tiered", "and", "trees", "learners", "deterministic", "rate"}
-}
+// EvalLead is the calm before an event: with it, forest and online learner may have learnt enough for a say.
+const EvalLead = 6 * time.Minute
+
+// eventHold is how long attacks last that are judged, and calmHold events that are none.
+const (
+	eventHold = 8 * time.Second
+	calmHold  = time.Minute
+)
 
 // evalSeed is far from those of Default.
 const evalSeed = 7_000_000
@@ -57,128 +58,154 @@ type Cell struct {
 	delays []float64
 }
 
-// EvalReport is the outcome of an evaluation.
+// EvalReport is the outcome of an evaluation for one set of detectors.
 type EvalReport struct {
-	Cells  []Cell   `json:"cells"`
-	Totals []Cell   `json:"totals"` // attacks by ratio, then all that is benign
-	Hours  float64  `json:"hours"`  // of composed traffic, events included
-	Missed []string `json:"missed"` // attacks at 1× and more without an alarm
-	Wrong  []string `json:"wrong"`  // false alarms: the scene and what was said
-	Notes  []string `json:"notes,omitempty"`
+	Detectors string   `json:"detectors"`
+	Cells     []Cell   `json:"cells"`
+	Totals    []Cell   `json:"totals"`  // attacks by ratio, then all that is benign
+	Summary   []Cell   `json:"summary"` // attacks at 1× to 3×, at 3× and more, at 1× and more; their ratio is the lowest
+	Hours     float64  `json:"hours"`   // of composed traffic, events included
+	Armed     float64  `json:"armed"`   // share of the calm beginnings after which the learners of a host have a say
+	Missed    []string `json:"missed"`  // attacks at 1× and more without an alarm
+	Wrong     []string `json:"wrong"`   // false alarms: the scene and what was said
+	Notes     []string `json:"notes,omitempty"`
 }
 
-// Evaluate plays scenes that the trees were not made from to the whole detector.
-func Evaluate(ctx context.Context, o EvalOptions) (EvalReport, error) {
-	var report EvalReport
-	trees := o.Trees
-	if trees == nil {
-		var err error
-		if trees, err = detect.DefaultTrees(); err != nil {
-			return report, err
-		}
+// Evaluate plays scenes that the trees were not made from to the whole detector, or to parts of it: one report
+// for each set of detectors, all of the same scenes. Scenes that share their normal traffic are composed together.
+func Evaluate(ctx context.Context, o EvalOptions) ([]EvalReport, error) {
+	trees, err := treesOr(o.Trees)
+	if err != nil {
+		return nil, err
 	}
 	list, notes, err := o.scenes()
 	if err != nil {
-		return report, err
+		return nil, err
 	}
-	outcomes := make([]outcome, len(list))
-	errs := make([]error, len(list))
-	inParallel(ctx, len(list), func(i int) { outcomes[i], errs[i] = judge(&list[i], trees, o.Detectors) })
+	sets := o.Detectors
+	if len(sets) == 0 {
+		sets = DetectorSets()[:1]
+	}
+	stages := stagesOf(list, cmp.Or(o.Lead, EvalLead))
+	errs := make([]error, len(stages))
+	inParallel(ctx, len(stages), func(i int) { errs[i] = stages[i].run(trees, sets) })
 	if err := cmp.Or(append(errs, ctx.Err())...); err != nil {
-		return report, fmt.Errorf("evaluate detection: %w", err)
+		return nil, fmt.Errorf("evaluate detection: %w", err)
 	}
-	report.Notes = notes
-	report.fill(outcomes)
-	return report, nil
+	var reports []EvalReport
+	for i, set := range sets {
+		r := EvalReport{Detectors: set, Notes: notes}
+		r.fill(stages, i)
+		reports = append(reports, r)
+	}
+	return reports, nil
 }
 
+func treesOr(trees *model.Trees) (*model.Trees, error) {
+	if trees != nil {
+		return trees, nil
+	}
+	return detect.DefaultTrees()
+}
+
+// scenes lists attacks, and what is none and lasts longer.
 func (o *EvalOptions) scenes() ([]scene.Scenario, []string, error) {
 	c := scene.CatalogueOptions{
-		Seed: cmp.Or(o.First, evalSeed), Draws: max(1, o.Seeds), Ratios: o.Ratios, Families: o.Families,
-		Lead: cmp.Or(o.Lead, knownLead), Hold: 8 * time.Second, Tail: 2 * time.Second, Low: 300, High: 1500,
+		Seed: cmp.Or(o.First, evalSeed), Draws: max(1, o.Seeds), Ratios: o.Ratios, Shared: true,
+		Lead: cmp.Or(o.Lead, EvalLead), Tail: 2 * time.Second, Low: 300, High: 1500,
 	}
-	var notes []string
-	if o.Data != "" {
-		attacks, err := scene.Recordings(o.Data)
-		if err == nil {
-			var controls []*scene.Recording
-			controls, err = scene.Controls(o.Data)
-			c.Recordings = append(attacks, controls...)
+	attacks, controls, notes := o.recordings()
+	var list []scene.Scenario
+	for _, calm := range []bool{false, true} {
+		c.Hold, c.Recordings, c.Families = eventHold, attacks, []string{}
+		if calm {
+			c.Hold, c.Recordings = calmHold, controls
 		}
+		for _, name := range scene.Families() {
+			if isCalm(name) == calm && o.wants(name) {
+				c.Families = append(c.Families, name)
+			}
+		}
+		some, err := scene.Catalogue(c)
 		if err != nil {
-			notes, c.Recordings = append(notes, fmt.Sprintf("no recordings: %v", err)), nil
+			return nil, nil, fmt.Errorf("list scenes: %w", err)
 		}
+		list = append(list, some...)
 	}
-	list, err := scene.Catalogue(c)
-	if err != nil {
-		return nil, nil, fmt.Errorf("list scenes: %w", err)
+	if len(list) == 0 {
+		return nil, nil, fmt.Errorf("evaluate detection: no family or recording is one of %v", o.Families)
 	}
 	return list, notes, nil
 }
 
-// judge plays one scene to a detector of its own.
-func judge(s *scene.Scenario, trees *model.Trees, set string) (outcome, error) {
-	classify, err := detect.NewTrees(trees)
-	if err != nil {
-		return outcome{}, err
-	}
-	bank, err := detect.NewBank(detect.BankTargets, model.LearnerParams{})
-	if err != nil {
-		return outcome{}, err
-	}
-	settings, models := detect.SettingsOf(config.Default().Detect), bank.Models(classify)
-	switch set {
-	case "", "tiered":
-	case "and":
-		settings.Rule = config.RuleAnd
-	case "trees":
-		models = detect.Models{Trees: classify}
-	case "learners":
-		models.Trees = always(0.6) // likely, never sure: the forest or the online learner decides
-	case "deterministic":
-		models = detect.Models{}
-	case "rate":
-		models, settings.Impact.Factor = detect.Models{Trees: always(1)}, 3
-	default:
-		return outcome{}, fmt.Errorf("no set of detectors %q", set)
-	}
-	return play(s, detect.New(settings, models), bank)
+func (o *EvalOptions) wants(name string) bool {
+	return o.Families == nil || slices.Contains(o.Families, name)
 }
 
-// always is a classifier that gives every window the same probability of an attack, once it is known what is normal.
-type always float64
-
-func (a always) Classify(x detect.Vector, p *detect.Probabilities) {
-	*p = detect.Probabilities{}
-	if known := x[detect.Index("packets_ratio_1s")]; known != known {
-		a = 0
+// recordings reads those that are there and wanted.
+func (o *EvalOptions) recordings() (attacks, controls []*scene.Recording, notes []string) {
+	if o.Data == "" {
+		return nil, nil, nil
 	}
-	p[traffic.KindBenign], p[traffic.KindOther] = 1-float64(a), float64(a)
+	attacks, err := scene.Recordings(o.Data)
+	if err == nil {
+		controls, err = scene.Controls(o.Data)
+	}
+	if err != nil {
+		return nil, nil, []string{fmt.Sprintf("no recordings: %v", err)}
+	}
+	unwanted := func(r *scene.Recording) bool { return !o.wants(r.File) }
+	return slices.DeleteFunc(attacks, unwanted), slices.DeleteFunc(controls, unwanted), nil
 }
 
-func (always) Explain(_ detect.Vector, _ traffic.Kind, out []float32) { clear(out) }
-
-func (r *EvalReport) fill(outcomes []outcome) {
-	byCell, byRatio := map[string]*Cell{}, map[string]*Cell{}
-	for i := range outcomes {
-		out := &outcomes[i]
-		s := out.s
-		family, all, ratio := s.Family, "all attacks", s.Ratio
-		if !s.Attack() {
-			all = "all benign"
-			ratio = 0
+// fill sums up what one set of detectors made of the stages.
+func (r *EvalReport) fill(stages []*stage, set int) {
+	byCell, byRatio, summary := map[string]*Cell{}, map[string]*Cell{}, map[string]*Cell{}
+	for _, st := range stages {
+		calm := &st.lead[set]
+		r.Hours += st.calm.Length.Hours()
+		cellOf(byCell, "calm before events", false, 0).add(calm)
+		cellOf(byRatio, "all benign", false, 0).add(calm)
+		r.complain(calm)
+		if st.armed[set] {
+			r.Armed += 1 / float64(len(stages))
 		}
-		cellOf(byCell, family, s.Attack(), s.Ratio).add(out)
-		cellOf(byRatio, all, s.Attack(), ratio).add(out)
-		r.Hours += s.Length.Hours()
-		if s.Attack() && s.Ratio >= 1 && !out.detected() {
-			r.Missed = append(r.Missed, s.Name)
-		}
-		if out.falseAlarm() {
-			r.Wrong = append(r.Wrong, fmt.Sprintf("%s: %s", s.Name, out.falsehood()))
+		for i := range st.outcomes {
+			out := &st.outcomes[i][set]
+			s := out.s
+			cellOf(byCell, s.Family, s.Attack(), s.Ratio).add(out)
+			r.Hours += (s.Length - st.calm.Length).Hours()
+			r.complain(out)
+			if !s.Attack() {
+				cellOf(byRatio, "all benign", false, 0).add(out)
+				continue
+			}
+			cellOf(byRatio, "all attacks", true, s.Ratio).add(out)
+			for _, group := range summaries {
+				if s.Ratio >= group.from && s.Ratio < group.below {
+					cellOf(summary, group.name, true, group.from).add(out)
+				}
+			}
 		}
 	}
-	r.Cells, r.Totals = sorted(byCell), sorted(byRatio)
+	r.Cells, r.Totals, r.Summary = sorted(byCell), sorted(byRatio), sorted(summary)
+}
+
+// summaries are the groups of attacks that something is asked for.
+var summaries = []struct {
+	name        string
+	from, below float64
+}{{"attacks, 1× to 3×", 1, 3}, {"attacks, 3× and more", 3, math.Inf(1)}, {"attacks, 1× and more", 1, math.Inf(1)}}
+
+// complain writes down what went wrong in a scene.
+func (r *EvalReport) complain(out *outcome) {
+	s := out.s
+	if s.Attack() && s.Ratio >= 1 && !out.detected() {
+		r.Missed = append(r.Missed, s.Name)
+	}
+	if out.falseAlarm() {
+		r.Wrong = append(r.Wrong, fmt.Sprintf("%s: %s", s.Name, out.falsehood()))
+	}
 }
 
 func cellOf(cells map[string]*Cell, family string, attack bool, ratio float64) *Cell {

@@ -4,10 +4,12 @@ package train
 
 import (
 	"fmt"
+	"iter"
 	"math"
 	"slices"
 	"time"
 
+	"github.com/sentinel-x/sentinel-x/internal/config"
 	"github.com/sentinel-x/sentinel-x/internal/detect"
 	"github.com/sentinel-x/sentinel-x/internal/model"
 	"github.com/sentinel-x/sentinel-x/internal/scene"
@@ -16,6 +18,65 @@ import (
 
 // samplesPerWindow is what the live engine has for a busy target.
 const samplesPerWindow = 400
+
+// DetectorSets are the combinations that can be judged: everything, by the rules tiered and and; less; or a plain
+// threshold of three times what is normal, on any rate. The deterministic layer always has its say.
+func DetectorSets() []string {
+	return []string{"tiered", "and", "trees", "learners", "deterministic", "rate"}
+}
+
+// contender is one of DetectorSets, with trees of its own to classify with: for one goroutine.
+type contender struct {
+	set      string
+	settings detect.Settings
+	trees    detect.Classifier
+}
+
+func newContender(set string, trees *model.Trees) (*contender, error) {
+	classify, err := detect.NewTrees(trees)
+	if err != nil {
+		return nil, err
+	}
+	c := &contender{set: set, settings: detect.SettingsOf(config.Default().Detect), trees: classify}
+	switch set {
+	case "tiered", "trees", "deterministic":
+	case "and":
+		c.settings.Rule = config.RuleAnd
+	case "learners":
+		c.trees = always(0.6) // likely, never sure: the forest or the online learner decides
+	case "rate":
+		c.trees, c.settings.Impact.Factor = always(1), 3
+	default:
+		return nil, fmt.Errorf("no set of detectors %q", set)
+	}
+	return c, nil
+}
+
+// models are what the detector is given; the bank is used only where learners are part of the set.
+func (c *contender) models(bank *detect.Bank) detect.Models {
+	switch c.set {
+	case "deterministic":
+		return detect.Models{}
+	case "trees", "rate":
+		return detect.Models{Trees: c.trees}
+	}
+	m := bank.Models(nil)
+	m.Trees = c.trees
+	return m
+}
+
+// always is a classifier that gives every window the same probability of an attack, once it is known what is normal.
+type always float64
+
+func (a always) Classify(x detect.Vector, p *detect.Probabilities) {
+	*p = detect.Probabilities{}
+	if known := x[detect.Index("packets_ratio_1s")]; known != known {
+		a = 0
+	}
+	p[traffic.KindBenign], p[traffic.KindOther] = 1-float64(a), float64(a)
+}
+
+func (always) Explain(_ detect.Vector, _ traffic.Kind, out []float32) { clear(out) }
 
 // outcome is what a detector made of one scene.
 type outcome struct {
@@ -37,7 +98,7 @@ func (o *outcome) falseAlarm() bool { return o.early > 0 || !o.s.Attack() && o.d
 // falsehood says what was said.
 func (o *outcome) falsehood() string {
 	if o.early > 0 {
-		return fmt.Sprintf("%d before the event", o.early)
+		return fmt.Sprintf("%d while nothing happened", o.early)
 	}
 	return fmt.Sprintf("%s of %s", o.kind, o.target)
 }
@@ -47,42 +108,65 @@ func (o *outcome) kindRight() bool {
 	return o.kind == o.s.Kind || slices.Contains(o.s.Also, o.kind)
 }
 
-// play lets a detector watch a scene as host, network and interface.
-func play(s *scene.Scenario, d *detect.Detector, bank *detect.Bank) (outcome, error) {
-	p := player{
-		d: d, bank: bank, out: outcome{s: s, delay: math.NaN()}, onset: monday.Add(s.Begin + s.Onset),
-		incidents: map[string]traffic.Incident{},
-	}
-	err := windows(s, s.Watch(), samplesPerWindow, p.add)
-	p.tick(p.at.Add(traffic.Tick))
-	p.finish()
-	return p.out, err
-}
-
-// player hands windows on by ticks and takes down what the detector says.
+// player hands windows on to a detector by ticks and takes down what it says.
 type player struct {
+	*contender
 	d         *detect.Detector
 	bank      *detect.Bank
 	out       outcome
-	onset     time.Time
-	at        time.Time
+	onset     time.Time                   // of the event; zero: there is none, all alarms are false
+	at        time.Time                   // of the tick under way; zero: none
 	first     string                      // incident of the first alarm in the event
-	incidents map[string]traffic.Incident // as they were last
+	incidents map[string]traffic.Incident // of the event, as they were last
+	alarms    []traffic.Incident          // before the event, as they began
 }
 
-func (p *player) add(w *traffic.Window, _ uint64) {
+// newPlayer begins with a detector that knows nothing.
+func newPlayer(c *contender) (*player, error) {
+	bank, err := detect.NewBank(detect.BankTargets, model.LearnerParams{})
+	if err != nil {
+		return nil, err
+	}
+	return &player{
+		contender: c, d: detect.New(c.settings, c.models(bank)), bank: bank,
+		out: outcome{delay: math.NaN()}, incidents: map[string]traffic.Incident{},
+	}, nil
+}
+
+// fork returns a player in the same state that plays a scene from here on. Between two ticks only.
+func (p *player) fork(s *scene.Scenario) *player {
+	c := &player{
+		contender: p.contender, bank: p.bank.Clone(), out: outcome{s: s, delay: math.NaN()},
+		onset: monday.Add(s.Begin + s.Onset), incidents: map[string]traffic.Incident{},
+	}
+	c.d = p.d.Clone(c.models(c.bank))
+	return c
+}
+
+// play hands on all windows, and ends the last tick.
+func (p *player) play(windows iter.Seq2[*traffic.Window, uint64]) {
+	for w := range windows {
+		p.add(w)
+	}
+	p.end()
+}
+
+func (p *player) add(w *traffic.Window) {
 	if w.Start != p.at {
-		p.tick(w.Start)
+		p.end()
+		p.at = w.Start
+		p.d.Begin(w.Start, w.Length)
 	}
 	p.d.Add(w)
 }
 
-// tick ends one and begins the next.
-func (p *player) tick(next time.Time) {
-	if !p.at.IsZero() {
-		for _, u := range p.d.End() {
-			p.hear(&u)
-		}
+// end ends the tick under way, if there is one.
+func (p *player) end() {
+	if p.at.IsZero() {
+		return
+	}
+	for _, u := range p.d.End() {
+		p.hear(&u)
 	}
 	if t, shadow := p.bank.Due(p.at); shadow != nil {
 		candidate, err := shadow.Train(func(*model.Candidate) error { return nil })
@@ -91,8 +175,7 @@ func (p *player) tick(next time.Time) {
 		}
 		p.bank.Take(t, candidate)
 	}
-	p.at = next
-	p.d.Begin(next, traffic.Tick)
+	p.at = time.Time{}
 }
 
 func (p *player) hear(u *detect.Update) {
@@ -104,15 +187,28 @@ func (p *player) hear(u *detect.Update) {
 	p.incidents[i.ID] = *i
 	switch {
 	case u.Change != detect.Opened:
-	case i.Detected.Before(p.onset):
+	case p.onset.IsZero() || i.Detected.Before(p.onset):
 		p.out.early++
+		p.alarms = append(p.alarms, *i)
 	case !p.out.detected():
 		p.out.delay, p.first = i.Detected.Sub(p.onset).Seconds(), i.ID
 	}
 }
 
-// finish says what the first alarm came to: an incident may turn out to be part of a wider or narrower one.
-func (p *player) finish() {
+// thresholds returns those of the target's forest and online learner; 0: they have no say yet.
+func (p *player) thresholds(t traffic.Target) (forest, online float64) {
+	x := make(detect.Vector, detect.NumFeatures())
+	if f := p.bank.Forest().Score(t, x); f.Armed {
+		forest = f.Threshold
+	}
+	if o := p.bank.Online().Score(t, x); o.Armed {
+		online = o.Threshold
+	}
+	return forest, online
+}
+
+// outcome says what the first alarm came to: an incident may turn out to be part of a wider or narrower one.
+func (p *player) outcome() outcome {
 	i := p.incidents[p.first]
 	for i.MergedInto != "" {
 		next, ok := p.incidents[i.MergedInto]
@@ -122,4 +218,5 @@ func (p *player) finish() {
 		i = next
 	}
 	p.out.kind, p.out.protocol, p.out.target = i.Kind, i.Protocol, i.Target
+	return p.out
 }

@@ -39,10 +39,8 @@ func TestDefaultModelDecides(t *testing.T) {
 	} {
 		t.Run(family, func(t *testing.T) {
 			s := catalogue(t, family, 3, knownLead)
-			out, err := judge(s, trees, "")
+			out := playAlone(t, s, trees, "tiered")
 			switch {
-			case err != nil:
-				t.Fatal(err)
 			case out.falseAlarm():
 				t.Errorf("%s: a false alarm of %s", s.Name, out.kind)
 			case s.Attack() && (!out.detected() || out.delay > 1):
@@ -166,36 +164,6 @@ func TestGrowIsReproducible(t *testing.T) {
 	data.Y = make([]int, len(data.Y))
 	if _, err := r.Grow(context.Background(), data, model.Data{}); err == nil {
 		t.Error("one class is enough to learn from")
-	}
-}
-
-// TestEvaluate: the report adds up, recordings that are absent are named, and a plain threshold on the rate takes
-// crowds for attacks while all detectors together do not.
-func TestEvaluate(t *testing.T) {
-	o := EvalOptions{Families: []string{"syn_spoofed", "flash_crowd"}, Ratios: []float64{10}, Data: t.TempDir()}
-	r, err := Evaluate(context.Background(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(r.Notes) != 1 || len(r.Totals) != 2 || len(r.Cells) != 6 {
-		t.Fatalf("notes %q, totals %+v, cells %+v", r.Notes, r.Totals, r.Cells)
-	}
-	if c := r.Totals[0]; !c.Attack || c.Scenes != 1 || c.Detected != 1 || c.Kind != 1 || !(c.P50 > 0) || c.P50 > 0.5 {
-		t.Errorf("a SYN flood at 10×: %+v", c)
-	}
-	if c := r.Totals[1]; c.Attack || c.Scenes != 5 || c.False != 0 {
-		t.Errorf("flash crowds: %+v", c)
-	}
-	o.Detectors = "rate"
-	if r, err = Evaluate(context.Background(), o); err != nil {
-		t.Fatal(err)
-	}
-	if c := r.Totals[1]; c.False == 0 || len(r.Wrong) < c.False {
-		t.Errorf("flash crowds with a threshold on the rate: %+v, %q", c, r.Wrong)
-	}
-	o.Detectors = "nonsense"
-	if _, err := Evaluate(context.Background(), o); err == nil {
-		t.Error("an unknown set of detectors is taken")
 	}
 }
 
