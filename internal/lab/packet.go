@@ -60,6 +60,7 @@ type Receiver struct {
 
 	mu      sync.Mutex
 	frames  [][]byte
+	times   []time.Time
 	matched uint64
 	lost    uint64
 	err     error
@@ -95,6 +96,13 @@ func (r *Receiver) Frames() [][]byte {
 	return append([][]byte(nil), r.frames...)
 }
 
+// Times returns when each of the frames kept so far arrived, by the kernel's clock.
+func (r *Receiver) Times() []time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]time.Time(nil), r.times...)
+}
+
 // WaitFor waits until n frames have matched, and reports whether they did in time.
 func (r *Receiver) WaitFor(n uint64, timeout time.Duration) bool {
 	for deadline := time.Now().Add(timeout); ; time.Sleep(time.Millisecond) {
@@ -124,7 +132,8 @@ func (r *Receiver) read() {
 		n, oobn, flags, _, err := unix.Recvmsg(r.fd, buf, oob, unix.MSG_TRUNC)
 		switch {
 		case err == nil:
-			r.take(withTag(buf[:min(n, len(buf))], oob[:oobn]), flags)
+			messages, _ := unix.ParseSocketControlMessage(oob[:oobn]) // what cannot be read says nothing
+			r.take(withTag(buf[:min(n, len(buf))], messages), arrival(messages), flags)
 		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.EAGAIN): // the time limit of the socket
 			r.countLost()
@@ -151,7 +160,7 @@ func (r *Receiver) fail(err error) {
 	r.err = err
 }
 
-func (r *Receiver) take(frame []byte, flags int) {
+func (r *Receiver) take(frame []byte, at time.Time, flags int) {
 	if flags&unix.MSG_TRUNC != 0 || !r.match(frame) {
 		return
 	}
@@ -160,6 +169,7 @@ func (r *Receiver) take(frame []byte, flags int) {
 	r.matched++
 	if len(r.frames) < r.keep {
 		r.frames = append(r.frames, append([]byte(nil), frame...))
+		r.times = append(r.times, at)
 	}
 }
 
@@ -173,15 +183,24 @@ func (r *Receiver) countLost() {
 	r.lost += uint64(s.Drops) // the kernel sets it to 0 with each reading
 }
 
+// arrival returns when the kernel says that a frame came, now if it does not.
+func arrival(messages []unix.SocketControlMessage) time.Time {
+	for _, m := range messages {
+		if m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SCM_TIMESTAMPNS && len(m.Data) >= 16 {
+			return time.Unix(int64(binary.NativeEndian.Uint64(m.Data)), int64(binary.NativeEndian.Uint64(m.Data[8:])))
+		}
+	}
+	return time.Now()
+}
+
 // withTag puts the outer VLAN tag back, which the kernel takes out of the frame
 // and hands over beside it.
-func withTag(frame, oob []byte) []byte {
+func withTag(frame []byte, messages []unix.SocketControlMessage) []byte {
 	const (
 		statusAt, tciAt, tpidAt = 0, 16, 18 // of struct tpacket_auxdata
 		size                    = 20
 	)
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil || len(frame) < 12 {
+	if len(frame) < 12 {
 		return frame
 	}
 	for _, m := range messages {
@@ -225,6 +244,7 @@ func setPacketOptions(fd int) error {
 	return errors.Join(
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer),
 		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1),
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1),
 		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 20_000}),
 	)
