@@ -290,6 +290,9 @@ func (w *watcher) note() {
 	if c.ahead > 0 {
 		say("timestamps: %d pauses or jumps of more than %v; detection saw %v of silence for each", c.ahead, pauseTime, pauseTime)
 	}
+	if c.short > 0 {
+		say("timestamps: pauses of %v in all; of each of %d behind them detection saw %v", silenceTime, c.short, shortPause)
+	}
 	if len(c.pieces) > 0 && c.now.Equal(c.pieces[0].from) {
 		say("timestamps: all packets have the same time, so no rate can be told from another")
 	}

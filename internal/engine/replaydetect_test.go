@@ -308,3 +308,39 @@ func TestEveryWatchedTargetHasAPlace(t *testing.T) {
 		}
 	}
 }
+
+// A capture of nothing but jumps does not make detection sit through years of silence: packets that are years apart,
+// in turn, and packets minutes apart for years.
+func TestReplayJumpsAreBounded(t *testing.T) {
+	for name, stamp := range map[string]func(i int) time.Duration{
+		"to and fro":    func(i int) time.Duration { return time.Duration(i%2) * 10 * 365 * 24 * time.Hour },
+		"years forward": func(i int) time.Duration { return time.Duration(i) * 365 * 24 * time.Hour / 1000 },
+		"just a minute": func(i int) time.Duration { return time.Duration(i) * 59 * time.Second },
+		"from zero":     func(i int) time.Duration { return time.Duration(min(i, 1)) * 54 * 365 * 24 * time.Hour },
+	} {
+		var clock replayClock
+		const packets = 200_000
+		first := clock.at(time.Unix(0, 0))
+		for i := range packets {
+			clock.at(time.Unix(0, 0).Add(stamp(i)))
+		}
+		if ticks := clock.now.Sub(first) / traffic.Tick; ticks > packets*shortPause/traffic.Tick+(silenceTime+pauseTime)/traffic.Tick {
+			t.Errorf("%s: %d packets take %d ticks", name, packets, ticks)
+		}
+		if name != "from zero" && clock.short < packets/3 {
+			t.Errorf("%s: %d pauses were cut short", name, clock.short)
+		}
+		if d := clock.stamp(clock.now).Sub(time.Unix(0, 0).Add(stamp(packets - 1))); d != 0 {
+			t.Errorf("%s: the last packet is told as %v off", name, d)
+		}
+	}
+	var list []packet
+	for i := range 2000 { // and all of it on the packet path
+		at := time.Duration(i)*time.Millisecond + time.Duration(i/500)*365*24*time.Hour
+		list = append(list, packet{at, netip.AddrFrom4([4]byte{203, 0, 113, byte(i)}).String(), "A"})
+	}
+	r := watchOf(t, ReplayOptions{File: writeCapture(t, list), Config: config.Default()})
+	if notes := strings.Join(r.Detection.Notes, "; "); r.Packets != 2000 || !strings.Contains(notes, "3 pauses or jumps") {
+		t.Errorf("%d packets, %s", r.Packets, notes)
+	}
+}
