@@ -92,8 +92,12 @@ func (d *Detector) Begin(start time.Time, length time.Duration) bool {
 	return true
 }
 
-// Add takes one window of the tick. It is not kept.
+// Add takes one window of the tick. It is not kept. Those of a target that has
+// been silent for a while cost nothing.
 func (d *Detector) Add(w *traffic.Window) {
+	if t := d.x.Find(w.Target); t != nil && !t.watch.hot && t.still(w) {
+		return
+	}
 	if t := d.x.Observe(w); t != nil {
 		d.judge(t)
 	}

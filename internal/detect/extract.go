@@ -124,8 +124,9 @@ type Track struct {
 	x       *Extractor
 	key     uint64 // of its sources in the memory
 	last    int64  // tick up to which it is filled
+	seen    int64  // tick of its last window
 	first   int64  // tick it appeared in
-	visible int64  // last tick with packets
+	visible int64  // last tick in which anything was counted
 	frozen  int64  // ticks for which Learnable has said no
 	settled int64  // second of the last Settle
 	calm    bool   // all of it so far
@@ -154,13 +155,31 @@ func (x *Extractor) Observe(w *traffic.Window) *Track {
 		x.stats.Refused++
 		return nil
 	}
-	if t.last >= x.tick {
+	if t.last >= x.tick || t.seen >= x.tick {
 		x.stats.Duplicates++
 		return nil
 	}
+	t.seen = x.tick
 	t.catchUp(x.tick - x.span)
 	t.take(w)
 	return t
+}
+
+// stillTicks is after how much silence one more silent tick changes nothing of a
+// target but what catchUp makes up for: no second with packets is left to learn,
+// none that may have been too much, and no SYN whose answer is due.
+const stillTicks = 2 * ticksPerSecond
+
+// still reports whether the window is one more silent one of such a target, and
+// takes note of it. It is not to be observed.
+func (t *Track) still(w *traffic.Window) bool {
+	x := t.x
+	if w.Packets != 0 || w.Bytes != 0 || w.Counted != 0 ||
+		x.tick-x.span-t.visible < stillTicks || t.last >= x.tick || t.seen >= x.tick {
+		return false
+	}
+	t.seen = x.tick
+	return true
 }
 
 // silent is a window without packets.
@@ -185,7 +204,7 @@ func (x *Extractor) track(target traffic.Target) *Track {
 	} else if t = x.recycle(); t == nil {
 		return nil
 	}
-	*t = Track{Target: target, x: x, key: targetKey(target), last: x.tick - x.span, first: x.tick, visible: x.tick}
+	*t = Track{Target: target, x: x, key: targetKey(target), last: x.tick - x.span, seen: x.tick - x.span, first: x.tick, visible: x.tick}
 	x.tracks[target] = t
 	return t
 }
@@ -195,14 +214,14 @@ func (x *Extractor) track(target traffic.Target) *Track {
 func (x *Extractor) recycle() *Track {
 	if len(x.idle) == 0 {
 		for _, t := range x.tracks {
-			gone, quiet := t.last < x.prior, x.tick-t.visible > quietTicks
-			if (gone || quiet) && !t.held && t.last < x.tick {
+			gone, quiet := t.seen < x.prior, x.tick-t.visible > quietTicks
+			if (gone || quiet) && !t.held && t.seen < x.tick {
 				x.idle = append(x.idle, t)
 			}
 		}
 		// By target among equals, so that a replay has the same ones.
 		slices.SortFunc(x.idle, func(a, b *Track) int {
-			return cmp.Or(cmp.Compare(b.last, a.last), cmp.Compare(b.visible, a.visible), compareTargets(a.Target, b.Target))
+			return cmp.Or(cmp.Compare(b.seen, a.seen), cmp.Compare(b.visible, a.visible), compareTargets(a.Target, b.Target))
 		})
 		if len(x.idle) == 0 {
 			return nil
@@ -248,7 +267,7 @@ func (t *Track) take(w *traffic.Window) {
 	now := &f.counts[spanTick]
 	now.set(&w.Tally)
 	t.countSamples(w, now)
-	if w.Packets > 0 {
+	if w.Packets > 0 || w.Bytes > 0 || w.Counted > 0 {
 		t.visible = x.tick
 	}
 	t.fade(t.last, x.tick)
