@@ -130,7 +130,7 @@ func leftOutSection(r *detectionReport) detectionSection {
 func poisonSection(r *detectionReport) detectionSection {
 	s := detectionSection{
 		mark: "detection-poison",
-		line: fmt.Sprintf("An hour with fragments of an attack at 0.3 times the normal rate, 5 of 15 s, and the same hour without (%s).", took(r, partPoison)),
+		line: fmt.Sprintf("An hour with fragments of an attack at 0.05 times the normal rate, 5 of 15 s, and the same hour without (%s).", took(r, partPoison)),
 	}
 	t := newTable("FRAGMENTS OF", ">ALARMS", ">FOREST'S THRESHOLD", ">WITHOUT", ">ONLINE'S", ">WITHOUT", ">NORMAL, PACKETS/S", ">WITHOUT", ">ATTACK AT 3× FOUND, S", ">WITHOUT")
 	rise := func(c train.Change) string {

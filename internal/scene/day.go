@@ -61,8 +61,8 @@ func (d *Day) Stream() (Stream, error) {
 		return nil, err
 	}
 	for i := range d.Events {
-		if err := d.Events[i].check(); err != nil {
-			return nil, fmt.Errorf("compose %s: %w", d.Events[i].Name, err)
+		if _, err := d.Events[i].Event(); err != nil {
+			return nil, err
 		}
 	}
 	return Until(Merge(normal, &chain{events: d.Events}), d.Calm.Length), nil

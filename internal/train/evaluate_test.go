@@ -4,7 +4,10 @@ package train
 
 import (
 	"context"
+	"math"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -174,5 +177,92 @@ func TestDays(t *testing.T) {
 	o.Profiles = []string{"nonsense"}
 	if _, err := Days(context.Background(), o); err == nil {
 		t.Error("an unknown profile is taken")
+	}
+}
+
+// TestPoison: fragments that are too weak to be attacks raise no alarm and do not hide the attack that follows; stronger ones are found.
+func TestPoison(t *testing.T) {
+	o := PoisonOptions{Families: []string{"udp_spoofed"}, Calm: 80 * time.Second, Last: 40 * time.Second, Ratio: 0.02}
+	list, err := Poison(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := list[0]
+	if len(list) != 1 || p.Alarms != 0 || !(p.Delay > 0 && p.Delay < 1) || !(p.DelayClean > 0 && p.DelayClean < 1) {
+		t.Errorf("weak fragments: %+v", list)
+	}
+	if p.NormalClean < 100 || p.Normal < p.NormalClean || p.Normal > 1.2*p.NormalClean {
+		t.Errorf("%g packets/s are normal, without fragments %g", p.Normal, p.NormalClean)
+	}
+	o.Ratio = 4
+	if list, err = Poison(context.Background(), o); err != nil || list[0].Alarms == 0 {
+		t.Errorf("strong fragments: %+v, %v", list, err)
+	}
+	if r := (Change{0.4, 0.5}).Rise(); math.Abs(r-0.25) > 1e-9 {
+		t.Errorf("from 0.4 to 0.5 is a rise of %g", r)
+	}
+	o.Families = []string{"nonsense"}
+	if _, err := Poison(context.Background(), o); err == nil {
+		t.Error("an unknown family is taken")
+	}
+}
+
+// TestLeaveOneOut: what is left out is not learnt from, and is what the trees are judged on.
+func TestLeaveOneOut(t *testing.T) {
+	ctx := context.Background()
+	var scenes []scene.Scenario
+	for _, family := range []string{"syn_spoofed", "syn_botnet", "udp_spoofed", "flash_crowd"} {
+		scenes = append(scenes, *catalogue(t, family, 3, coldLead))
+	}
+	learn, err := newLibrary(ctx, scenes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := 0
+	for _, part := range learn.parts {
+		all += len(part.X)
+	}
+	r := Recipe{Seed: 3, Rounds: 3, Depth: 3}
+	o := EvalOptions{Lead: 10 * time.Second, Ratios: []float64{10}}
+	names := []string{"syn_spoofed", "kind syn_flood"}
+	told := 0
+	list, err := leaveOneOut(ctx, &r, learn, &library{}, o, names, func(LeftOut) { told++ })
+	if err != nil || len(list) != 2 || told != 2 {
+		t.Fatalf("%+v, %d told of, %v", list, told, err)
+	}
+	for i, left := range []int{len(learn.parts[0].X), len(learn.parts[0].X) + len(learn.parts[1].X)} {
+		if list[i].Name != names[i] || list[i].Rows != all-left {
+			t.Errorf("%s: learnt from %d rows, want %d of %d", list[i].Name, list[i].Rows, all-left, all)
+		}
+	}
+	if one, kind := list[0].Cells[0], list[1].Cells[0]; one.Scenes != 1 || kind.Scenes != 3 {
+		t.Errorf("judged by %d and %d scenes, want 1 and 3", one.Scenes, kind.Scenes)
+	}
+	again, err := leaveOneOut(ctx, &r, learn, &library{}, o, names[:1], nil)
+	if diff := cmp.Diff(list[:1], again, cmpopts.IgnoreUnexported(Cell{})); err != nil || diff != "" {
+		t.Errorf("the same twice: %v\n%s", err, diff)
+	}
+	for _, bad := range []string{"flash_crowd", "nonsense", "kind nonsense", "kind benign"} {
+		if _, err := LeaveOneOut(ctx, r, o, []string{bad}, nil); err == nil {
+			t.Errorf("%q can be left out", bad)
+		}
+	}
+}
+
+// TestLeavings: every family of attacks is left out once, and every kind that has families of its own.
+func TestLeavings(t *testing.T) {
+	families, kinds := 0, 0
+	for _, name := range Leavings() {
+		if strings.HasPrefix(name, kindPrefix) {
+			kinds++
+		} else {
+			families++
+		}
+		if list, err := judged(name); err != nil || len(list) == 0 {
+			t.Errorf("%s is judged by %v, %v", name, list, err)
+		}
+	}
+	if want := len(scene.Families()) - len(calmFamilies); families != want || kinds < 8 {
+		t.Errorf("%d families and %d kinds, want %d and at least 8", families, kinds, want)
 	}
 }

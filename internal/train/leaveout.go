@@ -3,10 +3,12 @@
 package train
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/sentinel-x/sentinel-x/internal/model"
 	"github.com/sentinel-x/sentinel-x/internal/scene"
@@ -87,7 +89,7 @@ func judged(name string) ([]string, error) {
 
 // LeaveOneOut trains trees anew without each of the names in turn (nil: Leavings), and judges them on it by o, whose
 // trees, families and recordings do not count. Scenes to learn from are composed once. done is told of
-// each as soon as it is through; nil: nobody is.
+// each as soon as it is through, in any order; nil: nobody is.
 func LeaveOneOut(ctx context.Context, r Recipe, o EvalOptions, names []string, done func(LeftOut)) ([]LeftOut, error) {
 	if names == nil {
 		names = Leavings()
@@ -97,32 +99,53 @@ func LeaveOneOut(ctx context.Context, r Recipe, o EvalOptions, names []string, d
 			return nil, err
 		}
 	}
-	learn, err := newLibrary(ctx, &r, r.Seed, r.Draws)
+	scenes, err := r.Scenes()
 	if err != nil {
 		return nil, err
 	}
-	validate, err := newLibrary(ctx, &r, r.Seed+validationSeed, 1)
+	learn, err := newLibrary(ctx, scenes)
 	if err != nil {
 		return nil, err
 	}
-	var list []LeftOut
-	for _, name := range names {
-		rows := learn.without(name)
-		trees, err := r.Grow(ctx, rows, validate.without(name))
-		if err != nil {
-			return nil, fmt.Errorf("leave out %s: %w", name, err)
+	if scenes, err = r.scenes(r.Seed+validationSeed, 1); err != nil {
+		return nil, err
+	}
+	validate, err := newLibrary(ctx, scenes)
+	if err != nil {
+		return nil, err
+	}
+	return leaveOneOut(ctx, &r, learn, validate, o, names, done)
+}
+
+// leaveOneOut is LeaveOneOut with the scenes composed.
+func leaveOneOut(ctx context.Context, r *Recipe, learn, validate *library, o EvalOptions, names []string, done func(LeftOut)) ([]LeftOut, error) {
+	list, errs := make([]LeftOut, len(names)), make([]error, len(names))
+	var telling sync.Mutex
+	inParallel(ctx, len(names), func(i int) {
+		if list[i], errs[i] = leaveOut(ctx, r, learn, validate, o, names[i]); errs[i] == nil && done != nil {
+			telling.Lock()
+			defer telling.Unlock()
+			done(list[i])
 		}
-		left := LeftOut{Name: name, Rows: len(rows.X)}
-		o.Trees, o.Data = trees, ""
-		if err := left.judge(ctx, o); err != nil {
-			return nil, fmt.Errorf("leave out %s: %w", name, err)
-		}
-		list = append(list, left)
-		if done != nil {
-			done(left)
-		}
+	})
+	if err := cmp.Or(append(errs, ctx.Err())...); err != nil {
+		return nil, fmt.Errorf("leave one out: %w", err)
 	}
 	return list, nil
+}
+
+func leaveOut(ctx context.Context, r *Recipe, learn, validate *library, o EvalOptions, name string) (LeftOut, error) {
+	rows := learn.without(name)
+	left := LeftOut{Name: name, Rows: len(rows.X)}
+	trees, err := r.Grow(ctx, rows, validate.without(name))
+	if err != nil {
+		return left, fmt.Errorf("%s: %w", name, err)
+	}
+	o.Trees, o.Data = trees, ""
+	if err := left.judge(ctx, o); err != nil {
+		return left, fmt.Errorf("%s: %w", name, err)
+	}
+	return left, nil
 }
 
 func (l *LeftOut) judge(ctx context.Context, o EvalOptions) (err error) {
@@ -148,11 +171,7 @@ type library struct {
 	parts  []model.Data
 }
 
-func newLibrary(ctx context.Context, r *Recipe, seed uint64, draws int) (*library, error) {
-	list, err := r.scenes(seed, draws)
-	if err != nil {
-		return nil, err
-	}
+func newLibrary(ctx context.Context, list []scene.Scenario) (*library, error) {
 	l := &library{list, make([]model.Data, len(list))}
 	errs := make([]error, len(list))
 	inParallel(ctx, len(list), func(i int) { l.parts[i], errs[i] = rowsOf(&list[i]) })

@@ -169,7 +169,7 @@ func (p *player) end() {
 		p.hear(&u)
 	}
 	if t, shadow := p.bank.Due(p.at); shadow != nil {
-		candidate, err := shadow.Train(func(*model.Candidate) error { return nil })
+		candidate, err := shadow.Train(detect.NotWorse)
 		if err != nil {
 			candidate = nil
 		}

@@ -18,8 +18,18 @@ import (
 type PoisonOptions struct {
 	Trees    *model.Trees // nil: those in the program
 	Families []string     // of attacks; nil: four
-	Ratio    float64      // of the fragments, over the normal rate; 0: 0.3, too little for an impact
+	Ratio    float64      // of the fragments, over the normal rate; 0: 0.05; more raises alarms, and then nothing is learnt
 	Seed     uint64       // 0: one that the trees have not seen
+	// Calm is how long there is calm before the first fragment, 0: 20 min; Last until the last one, 0: an hour.
+	Calm, Last time.Duration
+}
+
+func (o *PoisonOptions) defaults() {
+	if o.Families == nil {
+		o.Families = []string{"syn_spoofed", "udp_spoofed", "amplification_dns", "connection_flood"}
+	}
+	o.Ratio, o.Seed = cmp.Or(o.Ratio, 0.05), cmp.Or(o.Seed, evalSeed)
+	o.Calm, o.Last = cmp.Or(o.Calm, 20*time.Minute), cmp.Or(o.Last, time.Hour)
 }
 
 // Poisoned is what an hour with fragments of an attack did to the detector, and what the same hour without did.
@@ -27,17 +37,22 @@ type Poisoned struct {
 	Family string `json:"family"`
 	Alarms int    `json:"alarms"` // raised by the fragments: what is taken for an attack teaches nothing
 	// The thresholds of the host's forest and online learner, at the end of the calm before and an hour later; 0: no say.
-	Forest, ForestClean Change
-	Online, OnlineClean Change
+	Forest      Change `json:"forest"`
+	ForestClean Change `json:"forest_clean"`
+	Online      Change `json:"online"`
+	OnlineClean Change `json:"online_clean"`
 	// Normal is what the detector holds for normal in the attack that follows, at three times the rate.
 	Normal      float64 `json:"normal_packets_s"`
 	NormalClean float64 `json:"normal_clean_packets_s"`
-	Delay       float64 `json:"delay_s"` // until that attack is found; negative: it is not
+	Delay       float64 `json:"delay_s"` // until that attack is found, 0 with an incident of the fragments still open; negative: it is not
 	DelayClean  float64 `json:"delay_clean_s"`
 }
 
 // Change is a threshold before and after.
-type Change struct{ Before, After float64 }
+type Change struct {
+	Before float64 `json:"before"`
+	After  float64 `json:"after"`
+}
 
 // Rise is by which share it rose, NaN if there was none before.
 func (c Change) Rise() float64 {
@@ -47,10 +62,8 @@ func (c Change) Rise() float64 {
 	return c.After/c.Before - 1
 }
 
+// A fragment lasts fragmentLength, and another one begins every fragmentPause.
 const (
-	poisonCalm = 20 * time.Minute // before the first fragment
-	poisonLast = time.Hour        // from the first fragment to the last
-	// A fragment lasts fragmentLength, and another one begins every fragmentPause.
 	fragmentLength = 5 * time.Second
 	fragmentPause  = 15 * time.Second
 )
@@ -61,17 +74,15 @@ func Poison(ctx context.Context, o PoisonOptions) ([]Poisoned, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Families == nil {
-		o.Families = []string{"syn_spoofed", "udp_spoofed", "amplification_dns", "connection_flood"}
-	}
+	o.defaults()
 	// Two runs a family: with fragments and without.
 	runs, errs := make([]poisonRun, 2*len(o.Families)), make([]error, 2*len(o.Families))
 	inParallel(ctx, len(runs), func(i int) {
-		ratio := 0.0
-		if i%2 == 0 {
-			ratio = cmp.Or(o.Ratio, 0.3)
+		one := o
+		if i%2 == 1 {
+			one.Ratio = 0
 		}
-		runs[i], errs[i] = trickle(ctx, o.Families[i/2], ratio, cmp.Or(o.Seed, evalSeed), trees)
+		runs[i], errs[i] = one.trickle(ctx, o.Families[i/2], trees)
 	})
 	if err := cmp.Or(append(errs, ctx.Err())...); err != nil {
 		return nil, fmt.Errorf("poison the detector: %w", err)
@@ -94,9 +105,9 @@ type poisonRun struct {
 	alarms         int
 }
 
-// poisonDay is calm, fragments at a ratio (0: none), and an attack at three times the rate.
-func poisonDay(family string, ratio float64, seed uint64) (*scene.Day, error) {
-	d, err := scene.NewDay("web", 1000, poisonCalm+poisonLast+2*time.Minute, seed)
+// day is calm, fragments at a ratio (0: none), and an attack at three times the rate.
+func (o *PoisonOptions) day(family string) (*scene.Day, error) {
+	d, err := scene.NewDay("web", 1000, o.Calm+o.Last+2*time.Minute, o.Seed)
 	if err != nil {
 		return nil, err
 	}
@@ -105,19 +116,19 @@ func poisonDay(family string, ratio float64, seed uint64) (*scene.Day, error) {
 	event := func(at, length time.Duration, ratio float64) {
 		s := d.Calm
 		s.Family, s.Kind, s.Ratio, s.Onset, s.End = family, traffic.KindOther, ratio, at, at+length
-		s.Seed, s.Calm = seed+uint64(at), d.Calm.Seed
+		s.Seed, s.Calm = o.Seed+uint64(at), d.Calm.Seed
 		s.Name = fmt.Sprintf("%s/%gx/%s", family, ratio, at)
 		d.Events = append(d.Events, s)
 	}
-	for at := poisonCalm; ratio > 0 && at < poisonCalm+poisonLast; at += fragmentPause {
-		event(at, fragmentLength, ratio)
+	for at := o.Calm; o.Ratio > 0 && at < o.Calm+o.Last; at += fragmentPause {
+		event(at, fragmentLength, o.Ratio)
 	}
-	event(poisonCalm+poisonLast+time.Minute, 8*time.Second, 3)
+	event(o.Calm+o.Last+time.Minute, 8*time.Second, 3)
 	return d, nil
 }
 
-func trickle(ctx context.Context, family string, ratio float64, seed uint64, trees *model.Trees) (r poisonRun, err error) {
-	d, err := poisonDay(family, ratio, seed)
+func (o *PoisonOptions) trickle(ctx context.Context, family string, trees *model.Trees) (r poisonRun, err error) {
+	d, err := o.day(family)
 	if err != nil {
 		return r, err
 	}
@@ -136,23 +147,31 @@ func trickle(ctx context.Context, family string, ratio float64, seed uint64, tre
 	s := &d.Calm
 	p.onset = monday.Add(s.Begin + d.Events[len(d.Events)-1].Onset)
 	host := s.Watch()[0]
+	var open *traffic.Incident // of the fragments, when the attack begins
 	for w := range scene.Windows(stream, counters(s)) {
 		p.add(w)
 		switch at := w.Start.Sub(monday.Add(s.Begin)); {
 		case w.Target != host:
-		case at == poisonCalm:
+		case at == o.Calm:
 			r.forest.Before, r.online.Before = p.thresholds(host)
-		case at == poisonCalm+poisonLast:
+		case at == o.Calm+o.Last:
 			r.forest.After, r.online.After = p.thresholds(host)
 			if err := ctx.Err(); err != nil {
 				return r, err
+			}
+		case w.Start.Equal(p.onset):
+			for _, i := range p.d.Open() {
+				open = &i
 			}
 		}
 	}
 	p.end()
 	r.delay, r.alarms = -1, p.out.early
-	if p.out.detected() {
+	switch {
+	case p.out.detected():
 		r.delay, r.normal = p.out.delay, p.incidents[p.first].Normal.Packets
+	case open != nil:
+		r.delay, r.normal = 0, open.Normal.Packets
 	}
 	return r, nil
 }
