@@ -17,7 +17,7 @@ func windowDigest(t *testing.T, w *traffic.Window, attack uint64) string {
 	h := fnv.New64a()
 	fmt.Fprint(h, w.Target, w.Start, w.Tally, w.Histograms, attack, len(w.Samples))
 	for i := range w.Samples {
-		fmt.Fprint(h, w.Samples[i].Time, w.Samples[i].Source, w.Samples[i].SourcePort, w.Samples[i].Header)
+		fmt.Fprint(h, w.Samples[i].Time, w.Samples[i].Source, w.Samples[i].SourcePort, string(w.Samples[i].Header))
 	}
 	return fmt.Sprintf("%x", h.Sum64())
 }
