@@ -61,6 +61,9 @@ type Backend interface {
 	Incident(ctx context.Context, id string) (Incident, error)
 	// LabelIncident keeps LabelAttack or LabelBenign with an incident, and returns it.
 	LabelIncident(ctx context.Context, id, label string) (Incident, error)
+	// WindowSchema names the features of the windows that are published; detection
+	// that is off is an *Error with status 409.
+	WindowSchema(ctx context.Context) (WindowSchema, error)
 	// Bypass says whether the bypass switch is on.
 	Bypass(ctx context.Context) (bool, error)
 	// SetBypass turns the bypass switch on or off.

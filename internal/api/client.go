@@ -145,25 +145,30 @@ func (c *Client) FlushEntries(ctx context.Context, list traffic.List) (DeleteRes
 // Events follows the sampled packets until ctx ends, the engine stops, or the
 // caller breaks off. An error is the last thing it yields.
 func (c *Client) Events(ctx context.Context, f EventFilter) iter.Seq2[EventMessage, error] {
-	return func(yield func(EventMessage, error) bool) {
-		resp, err := c.open(ctx, http.MethodGet, "/v1/events?"+f.query().Encode(), "", nil)
+	return follow[EventMessage](ctx, c, "/v1/events?"+f.query().Encode(), "event stream")
+}
+
+// follow reads the lines of a stream.
+func follow[T any](ctx context.Context, c *Client, path, what string) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		resp, err := c.open(ctx, http.MethodGet, path, "", nil)
 		if err != nil {
-			yield(EventMessage{}, err)
+			yield(*new(T), err)
 			return
 		}
 		defer resp.Body.Close()
 		lines := json.NewDecoder(resp.Body)
 		for {
-			var m EventMessage
+			var m T
 			err := lines.Decode(&m)
 			switch {
 			case err == nil:
 			case ctx.Err() != nil:
 				err = ctx.Err()
 			case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-				err = errors.New("the engine ended the event stream; it has stopped")
+				err = fmt.Errorf("the engine ended the %s; it has stopped", what)
 			default:
-				err = fmt.Errorf("read the event stream: %w", err)
+				err = fmt.Errorf("read the %s: %w", what, err)
 			}
 			if !yield(m, err) || err != nil {
 				return

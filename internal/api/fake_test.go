@@ -193,6 +193,12 @@ func (f *fakeBackend) LabelIncident(ctx context.Context, id, label string) (Inci
 	return i, err
 }
 
+func (f *fakeBackend) WindowSchema(context.Context) (WindowSchema, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return WindowSchema{Hash: "h", Features: []string{"a", "b"}}, f.err
+}
+
 func (f *fakeBackend) Bypass(context.Context) (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

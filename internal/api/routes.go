@@ -51,6 +51,7 @@ func (s *Server) register(mux *http.ServeMux) huma.API {
 	s.registerLists(a)
 	s.registerSignatures(a)
 	s.registerIncidents(a)
+	s.registerWindows(a)
 	s.registerActs(a)
 	return a
 }
@@ -208,18 +209,24 @@ func (s *Server) serveEvents(_ context.Context, in *eventsInput) (*huma.StreamRe
 	}}, nil
 }
 
-// writeEvents writes to one reader until it goes away or the server stops. A
-// reader that stops reading only blocks this goroutine.
-func writeEvents(ctx context.Context, w http.ResponseWriter, r *reader) {
+// beginStream answers that lines of JSON follow; false: the client is gone.
+func beginStream(w http.ResponseWriter) (*http.ResponseController, bool) {
 	rc := http.NewResponseController(w)
 	// A stream has no end, and reading slowly is no error.
 	if errors.Join(rc.SetWriteDeadline(time.Time{}), rc.SetReadDeadline(time.Time{})) != nil {
-		return
+		return nil, false
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.WriteHeader(http.StatusOK)
+	return rc, true
+}
+
+// writeEvents writes to one reader until it goes away or the server stops. A
+// reader that stops reading only blocks this goroutine.
+func writeEvents(ctx context.Context, w http.ResponseWriter, r *reader) {
+	rc, ok := beginStream(w)
 	lines := json.NewEncoder(w)
-	for {
+	for ok {
 		if len(r.events) == 0 && len(r.incidents) == 0 && rc.Flush() != nil {
 			return
 		}

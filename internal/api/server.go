@@ -34,6 +34,7 @@ type Server struct {
 	log     *slog.Logger
 	now     func() time.Time
 	events  *fanOut
+	windows windowFanOut
 	http    *http.Server
 	ctx     context.Context // ends when the server shuts down
 	stop    context.CancelFunc

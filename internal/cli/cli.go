@@ -141,7 +141,7 @@ func (a *app) commands() map[string][]*cobra.Command {
 		"look":   {a.statusCommand(), a.incidentsCommand(), a.eventsCommand()},
 		"act":    {a.listCommand(blockList), a.listCommand(allowList), a.listCommand(protectedList), a.signatureCommand(), a.bypassCommand(), a.reloadCommand()},
 		"try":    {a.demoCommand(), a.replayCommand(), a.benchCommand()},
-		"keep":   {a.configCommand(), a.modelCommand(), a.doctorCommand(), a.detachCommand(), a.versionCommand(), a.manCommand()},
+		"keep":   {a.configCommand(), a.modelCommand(), a.baselineCommand(), a.trainCommand(), a.doctorCommand(), a.detachCommand(), a.versionCommand(), a.manCommand()},
 	}
 }
 

@@ -29,6 +29,9 @@ type fakeEngine struct {
 	found  []api.Incident
 	bypass bool
 	reload error
+
+	windows   api.WindowSchema
+	noWindows error
 }
 
 func newFakeEngine() *fakeEngine {

@@ -62,3 +62,7 @@ func (f *fakeEngine) LabelIncident(ctx context.Context, id, label string) (api.I
 	i.Label = label
 	return i, err
 }
+
+func (f *fakeEngine) WindowSchema(context.Context) (api.WindowSchema, error) {
+	return f.windows, f.noWindows
+}

@@ -184,7 +184,7 @@ func (d *Detector) judge(t *Track) {
 	learnable := t.Learnable(d.settings.Impact)
 	calm := learnable && !j.anybody && w.attack == nil
 	d.study(t, calm)
-	d.show(t, &j, calm)
+	d.show(t, &j)
 	t.Settle(calm)
 	if !w.hot && w.busy() {
 		w.hot = true

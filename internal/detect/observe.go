@@ -12,10 +12,12 @@ import (
 type Seen struct {
 	Time   time.Time // when the window began
 	Target traffic.Target
-	// Label is LabelCalm, LabelAttack with an impact while an incident of the target is
-	// open, or LabelUnknown: suspicious, or no baseline says what is normal (Known).
+	// Label is LabelCalm if no detector objects; LabelAttack with an impact while an incident
+	// of the target is open; else LabelUnknown, as without a baseline to tell (Known).
 	Label    WindowLabel
 	Known    bool
+	Impact   bool              // its rates are above what is normal by as much as an attack's,
+	Lasting  bool              // and those of the last second as well: no single burst
 	Incident *traffic.Incident // that is open, nil without
 	Turn     bool              // once a second for each target: its windows overlap anyway
 
@@ -47,18 +49,19 @@ func (d *Detector) features(t *Track) Vector {
 }
 
 // show tells the observer of the target observed last.
-func (d *Detector) show(t *Track, j *judgement, calm bool) {
+func (d *Detector) show(t *Track, j *judgement) {
 	if d.observer == nil || t.x.frame.window.Packets == 0 {
 		return
 	}
-	s := Seen{Time: d.x.start, Target: t.Target, Known: t.baseline.known(), Turn: d.turn(t, ticksPerSecond), d: d, t: t}
+	s := Seen{Time: d.x.start, Target: t.Target, Known: t.baseline.known(), Impact: j.excess.over, Turn: d.turn(t, ticksPerSecond), d: d, t: t}
+	s.Lasting = s.Impact && t.overSecond(d.settings.Impact)
 	if a := t.watch.attack; a != nil {
 		s.Incident = &a.Incident
 	}
 	switch {
-	case calm && s.Known:
+	case s.Known && !j.anybody && s.Incident == nil:
 		s.Label = LabelCalm
-	case s.Incident != nil && j.excess.over:
+	case s.Incident != nil && s.Impact:
 		s.Label = LabelAttack
 	}
 	d.observer(&s)

@@ -38,6 +38,10 @@ const (
 	maxWindowHeader = 1 << 20 // bytes of the line of JSON
 )
 
+// LabelledFile is the name of the file with the windows of incidents that an operator
+// has labelled: in the model directory or, without one, the state directory.
+const LabelledFile = "labelled.windows"
+
 // MaxWindows is the most rows of one file, MaxWindowGroup the most bytes of a group.
 const (
 	MaxWindows     = 200_000

@@ -28,7 +28,6 @@ const (
 	allIncidentRows = 4096
 
 	incidentWindowsFile = "incident.windows" // in the state directory
-	labelledFile        = "labelled.windows" // in the model directory, else there too
 )
 
 // incidentWindows keeps vectors of incidents, so that an operator's label becomes
@@ -67,7 +66,7 @@ func openIncidentWindows(stateDir, modelDir string) (*incidentWindows, error) {
 	if modelDir == "" {
 		modelDir = stateDir
 	}
-	s := &incidentWindows{path: filepath.Join(stateDir, incidentWindowsFile), labelled: filepath.Join(modelDir, labelledFile)}
+	s := &incidentWindows{path: filepath.Join(stateDir, incidentWindowsFile), labelled: filepath.Join(modelDir, detect.LabelledFile)}
 	list, err := readWindows(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil

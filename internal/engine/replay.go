@@ -16,6 +16,7 @@ import (
 	"github.com/sentinel-x/sentinel-x/internal/capture"
 	"github.com/sentinel-x/sentinel-x/internal/config"
 	"github.com/sentinel-x/sentinel-x/internal/dataplane"
+	"github.com/sentinel-x/sentinel-x/internal/detect"
 	"github.com/sentinel-x/sentinel-x/internal/signature"
 	"github.com/sentinel-x/sentinel-x/internal/traffic"
 )
@@ -32,6 +33,7 @@ type ReplayOptions struct {
 	VerifierLog  bool
 
 	windows func(time.Time, []traffic.Window) // sees those of each tick; nil: nobody does
+	seen    func(*detect.Seen)                // sees each as it was judged; nil: nobody does
 }
 
 // ReplayResult is what the packet path made of a capture.

@@ -86,6 +86,7 @@ func newWatcher(ctx context.Context, t *dataplane.Tester, o ReplayOptions) (*wat
 		return nil, err
 	}
 	w.detector = detect.New(detect.SettingsOf(o.Config.Detect), w.bank.Models(trees))
+	w.detector.Observe(o.seen)
 	return w, nil
 }
 

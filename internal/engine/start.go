@@ -52,6 +52,7 @@ func start(cfg config.Config, o Options) (e *Engine, l net.Listener, err error) 
 	}
 	e.server = api.NewServer(e, o.Log)
 	e.detect = newDetection(cfg, e.log, e.plane, e.server.PublishIncident)
+	e.detect.streamWindows(e.server)
 	return e, l, nil
 }
 

@@ -6,6 +6,7 @@
 //
 //	Recipe → scenes of every family → windows → vectors with labels → trees
 //	trees, bank → Detector → other scenes → Report
+//	own windows, scenes → Retrain → candidate, compared with the live trees
 //
 // docs/model-card.md says what the default model is made from and where it fails.
 package train

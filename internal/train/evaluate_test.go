@@ -20,21 +20,11 @@ import (
 // playAlone plays a scene from its beginning to detectors of its own.
 func playAlone(t *testing.T, s *scene.Scenario, trees *model.Trees, set string) outcome {
 	t.Helper()
-	c, err := newContender(set, trees)
+	out, err := playScene(s, trees, set)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := newPlayer(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.out.s, p.onset = s, monday.Add(s.Begin+s.Onset)
-	stream, err := s.Stream()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.play(scene.Windows(stream, counters(s)))
-	return p.outcome()
+	return out
 }
 
 // small is an evaluation of few short scenes.

@@ -130,18 +130,24 @@ func (r *Recipe) Train(ctx context.Context) (*model.Trees, error) {
 	return r.Grow(ctx, learn, validate)
 }
 
-// Grow learns from rows: vectors of the detector with classes of attacks. Without validation rows, no
-// round is left out.
-func (r *Recipe) Grow(ctx context.Context, learn, validate model.Data) (*model.Trees, error) {
+// params are those of the trees.
+func (r *Recipe) params() model.TreeParams {
 	p := model.DefaultTreeParams()
 	p.Objective, p.Classes, p.Schema = model.Softmax, traffic.TreeClasses, detect.Names()
 	p.Rounds, p.MaxDepth, p.Seed = r.Rounds, r.Depth, r.Seed
 	p.Subsample, p.Colsample, p.MinChildWeight, p.MaxBins, p.Eta = 0.6, 0.25, 4, 64, 0.25
-	if len(validate.X) > 0 {
-		p.Validation, p.EarlyStop = &validate, 8
-	}
 	p.Report = func(x model.Round) {
 		r.say("round %d: log-loss %.4f, of validation %.4f", x.Number, x.Train, x.Validation)
+	}
+	return p
+}
+
+// Grow learns from rows: vectors of the detector with classes of attacks. Without validation rows, no
+// round is left out.
+func (r *Recipe) Grow(ctx context.Context, learn, validate model.Data) (*model.Trees, error) {
+	p := r.params()
+	if len(validate.X) > 0 {
+		p.Validation, p.EarlyStop = &validate, 8
 	}
 	trees, err := model.TrainTrees(ctx, learn, p)
 	if err != nil {
