@@ -125,6 +125,11 @@ static __always_inline __u64 list_mask(__s64 x)
 	return x;
 }
 
+static __always_inline __u64 list_longer4(__u64 a, __u64 b)
+{
+	return a - ((a - b) & list_mask(a - b));
+}
+
 /*
  * list_match4 returns {length 4 | kind 3 | number 4} of a slot that holds a prefix of the key's address,
  * else 0. A prefix is a range of keys. Without a branch, which neither the verifier nor the CPU's
@@ -132,27 +137,56 @@ static __always_inline __u64 list_mask(__s64 x)
  */
 static __always_inline __u64 list_match4(const __u32 *slots, __u32 number, __u32 key)
 {
-	__u64 slot = slots[number];
+	__u64 slot = slots[number & 15];
 	__u64 behind = (__u32)(key - slot);
 	__u64 keys = LIST4_RANGE >> (slot >> LIST4_LENGTH_SHIFT & 15);
 
 	return ((slot & LIST4_REST_MASK) << 4 | number) & list_mask(behind - keys);
 }
 
-static __always_inline __u64 list_longer4(__u64 a, __u64 b)
+/* list_lowest returns the number of the lowest bit set, by a de Bruijn sequence: BPF cannot count zeros. */
+static __always_inline __u32 list_lowest(__u32 bit)
 {
-	return a - ((a - b) & list_mask(a - b));
+	static const __u8 position[32] = {
+		0,  1,	28, 2,	29, 14, 24, 3, 30, 22, 20, 15, 25, 17, 4,  8,
+		31, 27, 13, 23, 21, 19, 16, 7, 26, 12, 18, 6,  11, 5,  10, 9,
+	};
+
+	return position[(bit * 0x077cb531U) >> 27];
 }
 
-/* list_scan4 returns the longest match of a line. In pairs, so that the CPU can do them side by side. */
-static __always_inline __u64 list_scan4(const __u32 *slots, __u32 key)
+/*
+ * list_tagged4 returns a bit, 31 - i, for each slot i with the key's tag, and perhaps for the one behind such a
+ * slot: two are compared at once, and the lower one borrows from the upper one if it has the tag.
+ */
+static __always_inline __u32 list_tagged4(const volatile __u64 *words, __u32 key)
 {
-	__u64 best[4] = {};
+	const __u64 tags = 0xffff8000ffff8000ULL, lowest = 0x0000800000008000ULL;
+	__u64 both = (__u64)key << 32 | key, found = 0;
 
 #pragma unroll
-	for (__u32 i = 0; i < LIST4_SLOTS; i++)
-		best[i & 3] = list_longer4(best[i & 3], list_match4(slots, i, key));
-	return list_longer4(list_longer4(best[0], best[1]), list_longer4(best[2], best[3]));
+	for (__u32 i = 0; i < 8; i++) {
+		__u64 differs = (words[i] ^ both) & tags;
+
+		found |= ((differs - lowest) & ~differs & 0x8000000080000000ULL) >> (2 * i);
+	}
+	return (found | found >> 33) & 0xfffe0000;
+}
+
+/* list_scan4 returns the longest match of a line. Mostly one slot has the tag, or none. */
+static __always_inline __u64 list_scan4(const struct list_line *line, __u32 key)
+{
+	__u32 left = list_tagged4(line->w, key);
+	__u64 best = 0;
+
+	for (int i = 0; i < LIST4_SLOTS && left; i++) {
+		__u32 bit = left & -left;
+
+		best = list_longer4(
+			best, list_match4((const __u32 *)line->w, 31 - list_lowest(bit), key));
+		left ^= bit;
+	}
+	return best;
 }
 
 /*
@@ -173,7 +207,7 @@ static __always_inline __u32 list_closer4(const struct list_query *q, __u32 addr
 
 		if (!line)
 			break;
-		match = list_scan4((const __u32 *)line->w, key);
+		match = list_scan4(line, key);
 		match = match >> 4 << 32 | at << 4 | (match & LIST4_SLOTS);
 		best = list_longer4(best, match);
 		at = line->w[7] >> 32;
@@ -266,17 +300,6 @@ static __always_inline __u32 list_key6(const struct list_query *q, __u64 hi, __u
 	key->code = class + 1;
 	lines = class > LIST6_CLASS_32 ? q->set->num_short6 : q->set->num_lines6;
 	return list_scale(list_hash6(q->set->seed6, key->hi, key->lo, class) >> 32, lines);
-}
-
-/* list_lowest returns the number of the lowest bit set, by a de Bruijn sequence: BPF cannot count zeros. */
-static __always_inline __u32 list_lowest(__u32 bit)
-{
-	static const __u8 position[32] = {
-		0,  1,	28, 2,	29, 14, 24, 3, 30, 22, 20, 15, 25, 17, 4,  8,
-		31, 27, 13, 23, 21, 19, 16, 7, 26, 12, 18, 6,  11, 5,  10, 9,
-	};
-
-	return position[(bit * 0x077cb531U) >> 27];
 }
 
 /* list_probe6 returns the verdict on the source's prefix of one length class. */

@@ -108,7 +108,7 @@ static __always_inline int stage_account(struct xdp_md *ctx, struct pkt *pkt, st
 	else
 		sample(ctx, pkt, t, outcome);
 	if (windows && pkt->family)
-		window_count(ctx, outcome);
+		window_count(ctx, pkt, outcome);
 	if (pkt->started)
 		record_latency(pkt);
 	return outcome == OUTCOME_DROPPED ? XDP_DROP : XDP_PASS;

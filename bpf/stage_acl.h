@@ -75,16 +75,16 @@ __noinline int ask(__u32 outer)
 	return judge(pkt, q.table, q.set, list_find(&q, outer));
 }
 
-/* strange reports whether no list can know an IPv4 source: most of a flood's, for which a call is saved. */
-static __always_inline bool strange(const struct pkt *pkt)
+/* ask4 is ask for the source of a packet of IPv4: most of a flood's, for which a call is saved. */
+static __always_inline int ask4(struct pkt *pkt)
 {
-	struct list_query q = { .set = &knobs(pkt)->lists };
+	struct list_query q = { .set = &knobs(pkt)->lists, .addr = &pkt->src, .family = 4 };
 	__u32 slot = q.set->slot;
 
-	if (pkt->family != 4)
-		return false;
 	q.table = bpf_map_lookup_elem(&lists, &slot);
-	return !q.table || !list_near4(&q, bpf_ntohl(pkt->src.w[0]));
+	if (!q.table || !list_near4(&q, bpf_ntohl(pkt->src.w[0])))
+		return NEXT;
+	return judge(pkt, q.table, q.set, list_find(&q, 0));
 }
 
 static __always_inline int stage_acl(struct pkt *pkt)
@@ -96,8 +96,8 @@ static __always_inline int stage_acl(struct pkt *pkt)
 	if (pkt->outer_family)
 		v = ask(1);
 	/* With tunnels, the verifier has more ways to here than the call is worth (5.10). */
-	if (v == NEXT && (tunnels || !strange(pkt)))
-		v = ask(0);
+	if (v == NEXT)
+		v = tunnels || pkt->family != 4 ? ask(0) : ask4(pkt);
 	return v == XDP_DROP ? XDP_DROP : NEXT;
 }
 

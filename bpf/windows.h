@@ -34,27 +34,43 @@ volatile const struct window_types {
 /* The daemon counts it up with every tick. */
 volatile __u32 window_tick = 0;
 
+/* window_row returns the place of this CPU's first cell. */
+static __always_inline __u32 window_row(void)
+{
+	__u32 row = bpf_get_smp_processor_id();
+
+	if (window_shared)
+		row %= window_rows;
+	return row * window_slots;
+}
+
 static __always_inline __u64 window_hash(__u32 seed, __u32 high, __u32 low)
 {
 	return hash_mix(window_seeds[seed] ^ ((__u64)high << 32 | low));
 }
 
-/* window_find returns the slot that the table has for a hash; 0: none. The lower 16 bits choose the line, the others are the tag. */
+/*
+ * window_find returns the slot that the table has for a hash; 0: none. The lower 16 bits choose the line, the
+ * others are the tag. Without a branch, each of which the verifier follows to the end; no two words of a line
+ * have the same tag.
+ */
 static __always_inline __u32 window_find(__u64 hash)
 {
 	__u32 at = hash & window_mask;
 	struct window_line *line = bpf_map_lookup_elem(&window_targets, &at);
+	__u64 slot = 0;
 
 	if (!line)
 		return 0;
 #pragma unroll
 	for (int i = 0; i < 8; i++) {
 		__u64 word = line->words[i];
+		__u64 differs =
+			(word ^ hash) >> 16; /* below 2^48: 0 less one has the upper bits set */
 
-		if (!((word ^ hash) >> 16))
-			return (__u16)word;
+		slot |= word & (differs - 1) >> 48;
 	}
-	return 0;
+	return slot;
 }
 
 /* window_slot: the host's, else that of its /24 or /48. */
@@ -130,12 +146,12 @@ static __always_inline __u32 window_kind(const struct pkt *pkt)
 }
 
 /* window_add counts exactly, also where CPUs share a cell. */
-static __always_inline void window_add(__u32 *count)
+static __always_inline void window_add(__u32 *count, __u32 n)
 {
 	if (window_shared)
-		__sync_fetch_and_add(count, 1);
+		__sync_fetch_and_add(count, n);
 	else
-		(*count)++;
+		*count += n;
 }
 
 static __always_inline void window_add_bytes(__u64 *count, __u32 bytes)
@@ -147,22 +163,19 @@ static __always_inline void window_add_bytes(__u64 *count, __u32 bytes)
 }
 
 static __always_inline void window_counters(struct window_cell *cell, const struct pkt *pkt,
-					    __u32 size, bool dropped)
+					    __u32 size, __u32 dropped)
 {
 	__u32 kind = window_kind(pkt);
 
 	window_add_bytes(&cell->bytes, pkt->length);
-	window_add(&cell->sizes[size & (WINDOW_SIZES - 1)]);
+	window_add(&cell->sizes[size & (WINDOW_SIZES - 1)], 1);
 	if (kind < WINDOW_KINDS)
-		window_add(&cell->kinds[kind]);
-	if (pkt->fragment)
-		window_add(&cell->fragments);
-	if (pkt->anomaly)
-		window_add(&cell->malformed);
-	if (dropped) {
-		window_add(&cell->dropped);
-		window_add_bytes(&cell->dropped_bytes, pkt->length);
-	}
+		window_add(&cell->kinds[kind], 1);
+	/* Without a branch: the verifier would follow each to the end. */
+	window_add(&cell->fragments, !!pkt->fragment);
+	window_add(&cell->malformed, !!pkt->anomaly);
+	window_add(&cell->dropped, dropped);
+	window_add_bytes(&cell->dropped_bytes, pkt->length & -dropped);
 }
 
 /* window_fingerprint hashes what tells one sender's program from another's. */
@@ -210,13 +223,19 @@ static __always_inline void window_renew(struct window_cell *cell)
 	cell->tick_counted = cell->tick_sampled = cell->tick_all = 0;
 }
 
+/* window_later reports whether others come before the next packet that is taken. */
+static __always_inline bool window_later(__u32 left, __u32 every)
+{
+	return left > 1 && left < 2 * every;
+}
+
 /*
  * window_due counts down to the next packet that is taken, and draws the distance to the
  * one after it with mean `every`. A distance of when `every` was longer does not hold.
  */
 static __always_inline bool window_due(struct window_cell *cell, __u32 *left, __u32 every)
 {
-	if (*left > 1 && *left < 2 * every) {
+	if (window_later(*left, every)) {
 		(*left)--;
 		return false;
 	}
@@ -292,27 +311,19 @@ static __always_inline void window_sample(struct xdp_md *ctx, const struct pkt *
 	cell->sampled++;
 }
 
-/* window_count is global so that the verifier goes through it once, whatever way the packet came. */
-__noinline int window_count(struct xdp_md *ctx, __u32 outcome)
+/*
+ * window_details does for some packets what is not done for all. It is global so that the verifier
+ * goes through it once, whatever way the packet came.
+ */
+__noinline int window_details(struct xdp_md *ctx, __u32 outcome, __u32 slot)
 {
-	__u32 zero = 0, row, slot, key, size;
+	__u32 zero = 0, row = window_row(), key = row + slot, size;
 	struct pkt *pkt = bpf_map_lookup_elem(&scratch, &zero);
-	struct window_cell *cell;
+	struct window_cell *cell = bpf_map_lookup_elem(&window_cells, &key);
 
-	if (!pkt)
-		return 0;
-	row = bpf_get_smp_processor_id();
-	if (window_shared)
-		row %= window_rows;
-	row *= window_slots;
-	slot = window_slot(pkt);
-	key = row + slot;
-	cell = bpf_map_lookup_elem(&window_cells, &key);
-	if (!cell)
+	if (!pkt || !cell)
 		return 0;
 	size = window_size(pkt->ip_length);
-	window_counters(cell, pkt, size, outcome != OUTCOME_PASSED);
-	window_renew(cell);
 	if (window_due(cell, &cell->count_left, cell->count_every) &&
 	    cell->tick_counted < window_most) {
 		cell->tick_counted++;
@@ -321,6 +332,25 @@ __noinline int window_count(struct xdp_md *ctx, __u32 outcome)
 	if (cell->sample_every && window_due(cell, &cell->sample_left, cell->sample_every))
 		window_sample(ctx, pkt, row, slot, cell, outcome);
 	return 0;
+}
+
+static __always_inline void window_count(struct xdp_md *ctx, const struct pkt *pkt, __u8 outcome)
+{
+	__u32 slot = window_slot(pkt), key = window_row() + slot;
+	struct window_cell *cell = bpf_map_lookup_elem(&window_cells, &key);
+
+	if (!cell)
+		return;
+	window_counters(cell, pkt, window_size(pkt->ip_length), outcome != OUTCOME_PASSED);
+	window_renew(cell);
+	/* Most packets of a flood only count down to the next that is taken: a call is saved. */
+	if (window_later(cell->count_left, cell->count_every) &&
+	    (!cell->sample_every || window_later(cell->sample_left, cell->sample_every))) {
+		cell->count_left--;
+		cell->sample_left -= !!cell->sample_every;
+		return;
+	}
+	window_details(ctx, outcome, slot);
 }
 
 #endif
