@@ -97,16 +97,16 @@ func TestTreesRefused(t *testing.T) {
 	for _, v := range data.X {
 		narrow.X = append(narrow.X, v[:6])
 	}
-	other := train(t, narrow, func(p *model.TreeParams) { p.Schema = model.Schema{"a", "b", "c", "d", "e", "f"} })
+	other := train(t, narrow, func(p *model.TreeParams) { p.Rounds, p.Schema = 1, model.Schema{"a", "b", "c", "d", "e", "f"} })
 	var mismatch *model.MismatchError
 	if _, err := NewTrees(other); !errors.As(err, &mismatch) || len(mismatch.Missing) != 6 {
 		t.Errorf("other features: %v", err)
 	}
-	few := train(t, data, func(p *model.TreeParams) { p.Classes = 5 })
+	few := train(t, data, func(p *model.TreeParams) { p.Rounds, p.Classes = 1, 5 })
 	if _, err := NewTrees(few); err == nil || !strings.Contains(err.Error(), "5 classes") {
 		t.Errorf("too few classes: %v", err)
 	}
-	trees := train(t, data, func(*model.TreeParams) {})
+	trees := train(t, data, func(p *model.TreeParams) { p.Rounds = 1 })
 	named, err := trees.WithAttributes(map[string]string{ClassesAttribute: "a,b"})
 	if err != nil {
 		t.Fatal(err)
