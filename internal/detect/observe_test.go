@@ -53,8 +53,11 @@ func TestObserverSeesJudgements(t *testing.T) {
 	s.run(30, s.calm, victim)
 	s.run(200, func([]traffic.Window) {}, victim) // silence is no window
 	want := []part{
-		{LabelUnknown, false, false}, {LabelCalm, true, false},
-		{LabelUnknown, true, false}, {LabelAttack, true, true}, {LabelUnknown, true, true},
+		{LabelUnknown, false, false},
+		{LabelCalm, true, false},
+		{LabelUnknown, true, false},
+		{LabelAttack, true, true},
+		{LabelUnknown, true, true},
 	}
 	if !slices.Equal(parts, want) || windows != 750 {
 		t.Errorf("%d windows were seen as %+v, want %+v", windows, parts, want)

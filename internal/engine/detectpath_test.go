@@ -149,7 +149,9 @@ func TestClockJumpsAreNoIncident(t *testing.T) {
 	s.play(t, p, 700, 1)
 	for _, to := range []time.Time{
 		s.now.Add(time.Hour), s.now.Add(-time.Hour), s.now.Add(-time.Millisecond), s.now.Add(365 * 24 * time.Hour),
-		time.Unix(0, 0), {}, time.Date(2262, 1, 1, 0, 0, 0, 0, time.UTC), begin,
+		time.Unix(0, 0),
+		{},
+		time.Date(2262, 1, 1, 0, 0, 0, 0, time.UTC), begin,
 	} {
 		s.now = to
 		s.play(t, p, 50, 1)
