@@ -52,7 +52,7 @@ type Cell struct {
 	Kind     int     `json:"kind_right"`
 	False    int     `json:"false_alarms"` // scenes with an alarm that nothing caused
 	Grey     int     `json:"grey"`         // scenes that were reported as grey, and nothing else
-	P50      float64 `json:"delay_p50_s"`  // of those detected; 0: none was
+	P50      float64 `json:"delay_p50_s"`  // of those detected, but for attacks in the incident of a false alarm; 0: none was
 	P95      float64 `json:"delay_p95_s"`
 
 	delays []float64
@@ -225,7 +225,9 @@ func (c *Cell) add(out *outcome) {
 	}
 	if out.detected() {
 		c.Detected++
-		c.delays = append(c.delays, out.delay)
+		if !math.IsNaN(out.delay) {
+			c.delays = append(c.delays, out.delay)
+		}
 		if out.kindRight() {
 			c.Kind++
 		}

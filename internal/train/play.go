@@ -87,10 +87,11 @@ type outcome struct {
 	protocol string
 	target   traffic.Target
 	grey     int
+	held     bool // a false alarm's incident was open when the event began: what comes is part of it
 }
 
-// detected reports whether there was an alarm in the event.
-func (o *outcome) detected() bool { return !math.IsNaN(o.delay) }
+// detected reports whether there was an alarm in the event; of an attack, whether it fell into an open incident.
+func (o *outcome) detected() bool { return !math.IsNaN(o.delay) || o.held && o.s.Attack() }
 
 // falseAlarm reports whether the scene has an alarm that nothing caused.
 func (o *outcome) falseAlarm() bool { return o.early > 0 || !o.s.Attack() && o.detected() }
@@ -115,6 +116,7 @@ type player struct {
 	bank      *detect.Bank
 	out       outcome
 	onset     time.Time                   // of the event; zero: there is none, all alarms are false
+	begun     bool                        // the event has
 	at        time.Time                   // of the tick under way; zero: none
 	first     string                      // incident of the first alarm in the event
 	incidents map[string]traffic.Incident // of the event, as they were last
@@ -155,9 +157,21 @@ func (p *player) add(w *traffic.Window) {
 	if w.Start != p.at {
 		p.end()
 		p.at = w.Start
+		p.arrive(w.Start.Add(w.Length))
 		p.d.Begin(w.Start, w.Length)
 	}
 	p.d.Add(w)
+}
+
+// arrive looks, in the tick in which the event begins, for an incident that is open already.
+func (p *player) arrive(until time.Time) {
+	if p.begun || p.onset.IsZero() || !until.After(p.onset) {
+		return
+	}
+	p.begun = true
+	for _, i := range p.d.Open() {
+		p.out.held, p.first, p.incidents[i.ID] = true, i.ID, i
+	}
 }
 
 // end ends the tick under way, if there is one.
@@ -190,7 +204,7 @@ func (p *player) hear(u *detect.Update) {
 	case p.onset.IsZero() || i.Detected.Before(p.onset):
 		p.out.early++
 		p.alarms = append(p.alarms, *i)
-	case !p.out.detected():
+	case math.IsNaN(p.out.delay):
 		p.out.delay, p.first = i.Detected.Sub(p.onset).Seconds(), i.ID
 	}
 }

@@ -147,7 +147,6 @@ func (o *PoisonOptions) trickle(ctx context.Context, family string, trees *model
 	s := &d.Calm
 	p.onset = monday.Add(s.Begin + d.Events[len(d.Events)-1].Onset)
 	host := s.Watch()[0]
-	var open *traffic.Incident // of the fragments, when the attack begins
 	for w := range scene.Windows(stream, counters(s)) {
 		p.add(w)
 		switch at := w.Start.Sub(monday.Add(s.Begin)); {
@@ -159,19 +158,15 @@ func (o *PoisonOptions) trickle(ctx context.Context, family string, trees *model
 			if err := ctx.Err(); err != nil {
 				return r, err
 			}
-		case w.Start.Equal(p.onset):
-			for _, i := range p.d.Open() {
-				open = &i
-			}
 		}
 	}
 	p.end()
 	r.delay, r.alarms = -1, p.out.early
 	switch {
-	case p.out.detected():
+	case !math.IsNaN(p.out.delay):
 		r.delay, r.normal = p.out.delay, p.incidents[p.first].Normal.Packets
-	case open != nil:
-		r.delay, r.normal = 0, open.Normal.Packets
+	case p.out.held:
+		r.delay, r.normal = 0, p.incidents[p.first].Normal.Packets
 	}
 	return r, nil
 }
