@@ -94,7 +94,7 @@ func Evaluate(ctx context.Context, o EvalOptions) ([]EvalReport, error) {
 	}
 	var reports []EvalReport
 	for i, set := range sets {
-		r := EvalReport{Detectors: set, Notes: notes}
+		r := EvalReport{Detectors: set, Notes: notes, Missed: []string{}, Wrong: []string{}}
 		r.fill(stages, i)
 		reports = append(reports, r)
 	}

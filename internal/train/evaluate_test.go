@@ -99,7 +99,7 @@ func TestEvaluateIsReproducible(t *testing.T) {
 		}
 	}
 	for i, set := range o.Detectors {
-		serial := EvalReport{Detectors: set}
+		serial := EvalReport{Detectors: set, Missed: []string{}, Wrong: []string{}}
 		serial.fill(stages, i)
 		if diff := cmp.Diff(serial, first[i], cmpopts.IgnoreUnexported(Cell{})); diff != "" {
 			t.Errorf("%s (-serial +parallel):\n%s", set, diff)

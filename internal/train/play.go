@@ -30,6 +30,7 @@ type contender struct {
 	set      string
 	settings detect.Settings
 	trees    detect.Classifier
+	calm     detect.Classifier // before an event, if another
 }
 
 func newContender(set string, trees *model.Trees) (*contender, error) {
@@ -43,7 +44,8 @@ func newContender(set string, trees *model.Trees) (*contender, error) {
 	case "and":
 		c.settings.Rule = config.RuleAnd
 	case "learners":
-		c.trees = always(0.6) // likely, never sure: the forest or the online learner decides
+		// Likely, never sure: forest or online learner decides. What is calm and may be learnt before, trees say.
+		c.trees, c.calm = always(0.6), classify
 	case "rate":
 		c.trees, c.settings.Impact.Factor = always(1), 3
 	default:
@@ -129,8 +131,12 @@ func newPlayer(c *contender) (*player, error) {
 	if err != nil {
 		return nil, err
 	}
+	models := c.models(bank)
+	if c.calm != nil {
+		models.Trees = c.calm
+	}
 	return &player{
-		contender: c, d: detect.New(c.settings, c.models(bank)), bank: bank,
+		contender: c, d: detect.New(c.settings, models), bank: bank,
 		out: outcome{delay: math.NaN()}, incidents: map[string]traffic.Incident{},
 	}, nil
 }
