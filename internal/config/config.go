@@ -216,11 +216,12 @@ type Detect struct {
 
 // TargetLimits are rates per second of one target.
 type TargetLimits struct {
-	Packets Count `yaml:"packets" json:"packets" max:"1000000000" desc:"Packets per second. 0: no limit."`
-	Bytes   Bytes `yaml:"bytes" json:"bytes" max:"1000000000000" desc:"Bytes per second, whole frames. 0: no limit."`
-	SYN     Count `yaml:"syn" json:"syn" max:"1000000000" desc:"SYNs without ACK per second. 0: no limit."`
-	UDP     Count `yaml:"udp" json:"udp" max:"1000000000" desc:"UDP packets per second. 0: no limit."`
-	ICMP    Count `yaml:"icmp" json:"icmp" max:"1000000000" desc:"ICMP and ICMPv6 packets per second. 0: no limit."`
+	Packets   Count `yaml:"packets" json:"packets" max:"1000000000" desc:"Packets per second. 0: no limit."`
+	Bytes     Bytes `yaml:"bytes" json:"bytes" max:"1000000000000" desc:"Bytes per second, whole frames. 0: no limit."`
+	SYN       Count `yaml:"syn" json:"syn" max:"1000000000" desc:"SYNs without ACK per second. 0: no limit."`
+	UDP       Count `yaml:"udp" json:"udp" max:"1000000000" desc:"UDP packets per second. 0: no limit."`
+	ICMP      Count `yaml:"icmp" json:"icmp" max:"1000000000" desc:"ICMP and ICMPv6 packets per second. 0: no limit."`
+	Reflected Count `yaml:"reflected" json:"reflected" max:"1000000000" desc:"Answers of reflectors (DNS, NTP, SNMP, CLDAP, SSDP, memcached, chargen, portmap) and their fragments per second, larger than those services usually give, from eight servers at least, where they are half of the UDP packets. 0: no limit."`
 }
 
 // Default returns the configuration of an empty file. It names no
@@ -250,8 +251,9 @@ func Default() Config {
 		Events:  Events{PerSecond: 1000, RingBytes: 262144},
 		Log:     Log{Level: "info", Format: "text", MaxSizeMB: 100, MaxFiles: 5},
 		Detect: Detect{
-			Enabled: true, Rule: RuleTiered, Threshold: 0.95, Likely: 0.5, Window: Duration{300 * time.Millisecond},
+			Enabled: true, Rule: RuleTiered, Threshold: 0.97, Likely: 0.5, Window: Duration{300 * time.Millisecond},
 			Floor: 200, Factor: 1.5, EndAfter: Duration{10 * time.Second}, MaxTargets: 256,
+			Limits: TargetLimits{Reflected: 1000},
 		},
 	}
 }

@@ -188,7 +188,7 @@ func TestChanged(t *testing.T) {
 		"limits.sources", "lists.max_entries", "protect.targets", "events.ring_bytes", "log.format", "log.file", "log.max_size_mb",
 		"log.max_files", "detect.enabled", "detect.rule", "detect.threshold", "detect.likely", "detect.window", "detect.floor",
 		"detect.factor", "detect.end_after", "detect.limits.packets", "detect.limits.bytes", "detect.limits.syn",
-		"detect.limits.udp", "detect.limits.icmp", "detect.max_targets", "detect.model_dir",
+		"detect.limits.udp", "detect.limits.icmp", "detect.limits.reflected", "detect.max_targets", "detect.model_dir",
 	}
 	if diff := cmp.Diff(wantLive, live); diff != "" {
 		t.Errorf("live (-want +got):\n%s", diff)

@@ -79,7 +79,7 @@ detect:
   floor: 2k
   factor: 2.5
   end_after: 30s
-  limits: {packets: 1M, bytes: 1G, syn: 10k, udp: 100k, icmp: 1k}
+  limits: {packets: 1M, bytes: 1G, syn: 10k, udp: 100k, icmp: 1k, reflected: 500}
   max_targets: 100
   model_dir: /srv/models
 `
@@ -133,7 +133,7 @@ func fullConfig() Config {
 			Duration{500 * time.Millisecond},
 			2000, 2.5,
 			Duration{30 * time.Second},
-			TargetLimits{1e6, 1e9, 10000, 100000, 1000},
+			TargetLimits{1e6, 1e9, 10000, 100000, 1000, 500},
 			100, "/srv/models",
 		},
 	}

@@ -154,7 +154,7 @@ func addTCP(t *traffic.Tally, kind bpfWindowKind, n uint64) {
 	if kind&fin != 0 {
 		t.FIN += n
 	}
-	if data {
+	if data && kind&syn == 0 {
 		t.TCPData += n
 	}
 }

@@ -131,7 +131,7 @@ func TestWindowsOfSinglePackets(t *testing.T) {
 	}{
 		{"SYN with options", packettest.Build(packettest.Ethernet(layers.EthernetTypeIPv4), packettest.IPv4(layers.IPProtocolTCP), packettest.SYN()), tcp(traffic.Tally{SYN: 1})},
 		{"SYN without options", segment(func(h *layers.TCP) { h.SYN = true }, 0), tcp(traffic.Tally{SYN: 1, SYNNoOptions: 1})},
-		{"SYN with data", segment(func(h *layers.TCP) { h.SYN = true }, 8), tcp(traffic.Tally{SYN: 1, SYNNoOptions: 1, TCPData: 1})},
+		{"SYN with data", segment(func(h *layers.TCP) { h.SYN = true }, 8), tcp(traffic.Tally{SYN: 1, SYNNoOptions: 1})},
 		{"SYN-ACK", segment(func(h *layers.TCP) { h.SYN, h.ACK = true, true }, 0), tcp(traffic.Tally{SYNACK: 1})},
 		{"ACK", segment(func(h *layers.TCP) { h.ACK = true }, 0), tcp(traffic.Tally{ACK: 1})},
 		{"ACK with PSH and URG", segment(func(h *layers.TCP) { h.ACK, h.PSH, h.URG = true, true, true }, 0), tcp(traffic.Tally{ACK: 1})},

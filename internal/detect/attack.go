@@ -86,7 +86,7 @@ func (d *Detector) follow(t *Track, j *judgement) {
 // trackExcess remembers since when the target gets more than half of what makes an impact.
 func (d *Detector) trackExcess(t *Track, e *excess) {
 	w := &t.watch
-	if !e.known {
+	if !e.compared() {
 		w.over = 0
 		return
 	}
@@ -113,7 +113,7 @@ func (d *Detector) trackExcess(t *Track, e *excess) {
 func (d *Detector) onset(t *Track, e *excess) time.Time {
 	counter, rate := growing(e)
 	share := 0.25
-	if !e.known {
+	if !e.compared() {
 		share = 0.5
 	}
 	level := (e.rate[rate] - (1-share)*e.above[rate]) / ticksPerSecond
@@ -199,6 +199,9 @@ func most(votes *[traffic.NumKinds]float64) traffic.Kind {
 // report tells of a window in the grey zone, once in a while.
 func (d *Detector) report(t *Track, j *judgement) {
 	w := &t.watch
+	if !j.excess.known && !j.attack {
+		return // of what is normal too little is known to call anything odd
+	}
 	if !j.excess.over || !j.anybody || w.grey != 0 && d.x.tick-w.grey < greyTicks {
 		return
 	}
@@ -273,7 +276,11 @@ func (d *Detector) start(al *alarm, kind traffic.Kind, hosts int) *attack {
 		Peak:   traffic.Load{Packets: e.rate[bPackets], Bytes: e.rate[bBytes]},
 		Normal: traffic.Load{Packets: e.normal[bPackets], Bytes: e.normal[bBytes]},
 	}
-	if a.NoBaseline {
+	switch {
+	case e.guessed:
+		a.Notes = append(a.Notes, fmt.Sprintf("no baseline yet: provisional, normal is what %d calm seconds had; judged by the deterministic layer, or by trees that are sure",
+			t.baseline.recent.n))
+	case a.NoBaseline:
 		a.Notes = append(a.Notes, "no baseline: the target was not known before; judged by the deterministic layer, or by trees that are sure")
 	}
 	a.votes[al.kind] = e.packets

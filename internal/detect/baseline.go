@@ -26,10 +26,13 @@ var baselineNames = [numBaselines]string{
 
 // How fast a baseline learns, from one sample each calm second.
 const (
-	recentMemory = 1800  // seconds over which the recent baseline forgets
-	recentKnown  = 60    // samples from which it is used
-	hourMemory   = 10800 // seconds, three weeks of an hour of the week
-	hourKnown    = 900
+	recentMemory = 1800 // seconds over which the recent baseline forgets
+	recentKnown  = 60   // samples from which it is used
+	// provisionalKnown is from how many samples on a target without a baseline is
+	// compared with these few: a guess, better than none.
+	provisionalKnown = 5
+	hourMemory       = 10800 // seconds, three weeks of an hour of the week
+	hourKnown        = 900
 	// growthCap is what a baseline may rise in a second once it is known, so that
 	// no traffic, however patient, raises it by more than a tenth an hour.
 	growthFrom = 600
@@ -178,15 +181,19 @@ func (b *baseline) learn(t time.Time, x *[numBaselines]float64) {
 // known reports whether anything is known of what is normal.
 func (b *baseline) known() bool { return b.recent.n >= recentKnown || b.hour.n >= hourKnown }
 
+// guessed reports whether there are only a few calm seconds to compare with.
+func (b *baseline) guessed() bool { return !b.known() && b.recent.n >= provisionalKnown }
+
 // normal returns what is normal of one rate: the higher of the hour's level and
-// the recent one, since either is reason enough for traffic; NaN if neither is known.
+// the recent one, since either is reason enough for traffic; without both that of
+// the few calm seconds so far; NaN if there are none.
 func (b *baseline) normal(i int) level {
 	unknown := level{math.NaN(), math.NaN()}
 	hour, recent := unknown, unknown
 	if b.hour.n >= hourKnown {
 		hour = b.hour.of[i]
 	}
-	if b.recent.n >= recentKnown {
+	if b.recent.n >= recentKnown || b.guessed() {
 		recent = b.recent.of[i]
 	}
 	if math.IsNaN(hour.centre) || recent.centre > hour.centre {

@@ -28,10 +28,15 @@ func normalRate(b *baseline) float64 { return unlog(b.normal(bPackets).centre) }
 
 func TestBaselineIsUnknownAtFirst(t *testing.T) {
 	var b baseline
-	teach(&b, epoch, recentKnown-1, constant(1000))
-	if b.known() || !math.IsNaN(b.normal(bPackets).centre) {
-		t.Errorf("after %d s the normal rate is %g", recentKnown-1, normalRate(&b))
+	teach(&b, epoch, provisionalKnown-1, constant(1000))
+	if b.known() || b.guessed() || !math.IsNaN(b.normal(bPackets).centre) {
+		t.Errorf("after %d s the normal rate is %g", provisionalKnown-1, normalRate(&b))
 	}
+	teach(&b, epoch.Add(provisionalKnown*time.Second), recentKnown-provisionalKnown, constant(1000))
+	if b.known() || !b.guessed() {
+		t.Errorf("after %d s: known %t, guessed %t", recentKnown-1, b.known(), b.guessed())
+	}
+	near(t, "provisional rate", normalRate(&b), 1000, 1)
 	teach(&b, epoch.Add(recentKnown*time.Second), 1, constant(1000))
 	near(t, "normal rate", normalRate(&b), 1000, 1)
 }

@@ -134,7 +134,7 @@ func (d *Detector) keepHot() {
 // watch is what the decision remembers of a target.
 type watch struct {
 	history history
-	cusum   float32
+	cusum   float32 // of unanswered SYNs
 	hot     bool
 
 	excess    float32 // packets/s above normal, of the last tick judged
@@ -182,7 +182,7 @@ func (d *Detector) judge(t *Track) {
 	w.history.push(impact && j.attack)
 	d.follow(t, &j)
 	learnable := t.Learnable(d.settings.Impact)
-	calm := learnable && !j.anybody && w.attack == nil
+	calm := (learnable || !j.excess.known) && !j.anybody && w.attack == nil
 	d.study(t, calm)
 	d.show(t, &j)
 	t.Settle(calm)
@@ -234,6 +234,10 @@ func opinionOf(s Score, known bool) traffic.Opinion {
 	return traffic.OpinionCalm
 }
 
+// blindDoubt is the probability of an attack from which on the trees object
+// without a baseline.
+const blindDoubt = 0.8
+
 // weigh applies the rule.
 func (d *Detector) weigh(j *judgement) {
 	likely := j.trees >= traffic.OpinionLikely
@@ -245,5 +249,8 @@ func (d *Detector) weigh(j *judgement) {
 		j.attack = j.trees == traffic.OpinionAttack || likely && (forest || online)
 	}
 	j.attack = j.attack || j.found.any()
-	j.anybody = likely || forest || online || j.found.any() || j.found.cusum > cusumAlarm
+	if !j.excess.known { // the trees are often in doubt then, and a target has to learn what is normal
+		likely = j.p > blindDoubt
+	}
+	j.anybody = j.attack || likely || forest || online || j.found.cusum > cusumAlarm
 }

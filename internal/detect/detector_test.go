@@ -191,20 +191,17 @@ func TestSYNFlood(t *testing.T) {
 	}
 }
 
-// TestSYNsWithOptions: as a real stack sends them, the layer waits for the
-// answers, and finds the flood all the same.
+// TestSYNsWithOptions: as a real stack sends them, the layer waits until they could have been sent
+// again and answered, and finds the flood all the same.
 func TestSYNsWithOptions(t *testing.T) {
 	s := newStage(t, defaults(), Models{})
 	s.warm(victim)
 	begin := s.tick
-	u := s.run(10, func(w []traffic.Window) {
+	u := s.run(50, func(w []traffic.Window) {
 		s.calm(w)
-		for range s.number(4000) {
-			p := packet{source: s.address(11<<24, 1<<24), dport: 443, proto: 6, flags: syn, offset: 10, length: 60, ttl: 60}
-			p.count(&w[0])
-		}
+		s.syns(&w[0], 4000, 11<<24, 1<<24)
 	}, victim)
-	if late := one(t, u, Opened).Detected.Sub(s.at(begin)); late > 600*time.Millisecond {
+	if late := one(t, u, Opened).Detected.Sub(s.at(begin)); late < 3500*time.Millisecond || late > 4500*time.Millisecond {
 		t.Errorf("found after %s", late)
 	}
 }
@@ -248,8 +245,8 @@ func TestRules(t *testing.T) {
 		forest, online Score
 		tiered, and    bool
 	}{
-		{"trees sure", 0.96, content, content, true, false},
-		{"trees sure, forest agrees", 0.96, objecting, content, true, true},
+		{"trees sure", 0.98, content, content, true, false},
+		{"trees sure, forest agrees", 0.98, objecting, content, true, true},
 		{"trees likely", 0.6, content, content, false, false},
 		{"trees likely, forest agrees", 0.6, objecting, content, true, true},
 		{"trees likely, online agrees", 0.6, content, objecting, true, false},
@@ -430,7 +427,7 @@ func TestHysteresis(t *testing.T) {
 // TestExplanation: an incident says which features carried the vote, their
 // values, the normal range, and what the others said.
 func TestExplanation(t *testing.T) {
-	s := newStage(t, defaults(), Models{Trees: constantly(traffic.KindSYNFlood, 0.97), Forest: &stubScorer{score: objecting}})
+	s := newStage(t, defaults(), Models{Trees: constantly(traffic.KindSYNFlood, 0.98), Forest: &stubScorer{score: objecting}})
 	s.warm(victim)
 	u := s.run(4, func(w []traffic.Window) {
 		s.calm(w)
@@ -438,7 +435,7 @@ func TestExplanation(t *testing.T) {
 	}, victim)
 	i := one(t, u, Opened)
 	trees, forest, online := i.Votes[1], i.Votes[2], i.Votes[3]
-	if trees.Opinion != traffic.OpinionAttack || trees.Class != traffic.KindSYNFlood || float64(trees.Threshold) != 0.95 {
+	if trees.Opinion != traffic.OpinionAttack || trees.Class != traffic.KindSYNFlood || float64(trees.Threshold) != 0.97 {
 		t.Errorf("trees: %+v", trees)
 	}
 	var names []string
@@ -460,7 +457,7 @@ func TestExplanation(t *testing.T) {
 	if forest.Opinion != traffic.OpinionAttack || len(forest.Features) != 1 || online.Opinion != traffic.OpinionAbsent {
 		t.Errorf("forest %+v, online %+v", forest, online)
 	}
-	near(t, "confidence", i.Confidence, 0.985, 1e-6)
+	near(t, "confidence", i.Confidence, 0.99, 1e-6)
 }
 
 // TestKinds: exact counters name the attack when there are no trees, and
@@ -495,6 +492,10 @@ func TestKinds(t *testing.T) {
 		}},
 		{"ACK", traffic.KindUDPFlood, traffic.KindACKFlood, "tcp", func(s *stage, w *traffic.Window) {
 			bare(s, w, packet{proto: 6, flags: ack, offset: 5, length: 40, ttl: 60}, 4000)
+		}},
+		{"SYN and ACK, connections by the trees", traffic.KindConnectionFlood, traffic.KindACKFlood, "tcp", func(s *stage, w *traffic.Window) {
+			s.synFlood(w, 3000)
+			bare(s, w, packet{proto: 6, flags: ack, offset: 5, length: 40, ttl: 60}, 3000)
 		}},
 		{"connections", traffic.KindOther, traffic.KindConnectionFlood, "tcp", func(s *stage, w *traffic.Window) { s.clients(w, 6000, 50) }},
 		{"GRE", traffic.KindUDPFlood, traffic.KindOther, "", func(s *stage, w *traffic.Window) {
@@ -774,4 +775,177 @@ func BenchmarkDetector(b *testing.B) {
 		d.Tick(at, traffic.Tick, windows)
 	}
 	b.ReportMetric(float64(processorTime(b)-before)/float64(b.N)/1e6, "cpu-ms/tick")
+}
+
+// syns adds SYNs with the options of a real stack from sources of a network.
+func (s *stage) syns(w *traffic.Window, rate float64, net, hosts uint32) {
+	for range s.number(rate) {
+		p := packet{source: s.address(net, hosts), sport: 40000, dport: 443, proto: 6, flags: syn, offset: 10, length: 60, ttl: 60}
+		p.count(w)
+	}
+}
+
+// TestReconnectStorm: clients send SYNs again after 1 s and 3 s, and nothing else,
+// until the server answers: no flood. If nothing ever follows, it is one.
+func TestReconnectStorm(t *testing.T) {
+	s := newStage(t, defaults(), Models{})
+	s.warm(victim)
+	storm := func(w []traffic.Window) { s.syns(&w[0], 3000, 10<<24, 200) }
+	if u := only(s.run(30, storm, victim), Opened); len(u) != 0 {
+		t.Errorf("SYNs sent again are an incident: %+v", u)
+	}
+	if u := only(s.run(30, func(w []traffic.Window) {
+		storm(w)
+		s.clients(&w[0], 40000, 200)
+	}, victim), Opened); len(u) != 0 {
+		t.Errorf("connections after SYNs sent again are an incident: %+v", u)
+	}
+	s.run(200, s.calm, victim)
+	begin := s.tick
+	i := one(t, s.run(60, storm, victim), Opened)
+	if late := i.Detected.Sub(s.at(begin)); late < 3*time.Second || late > 5*time.Second {
+		t.Errorf("SYNs that nothing follows are found after %s", late)
+	}
+}
+
+// TestPortScan: SYNs of one source to one port after the other are a scan, even when they are many; to
+// one port, or from many sources, they are a flood.
+func TestPortScan(t *testing.T) {
+	for _, c := range []struct {
+		name           string
+		sources, ports int
+		rate           float64
+		flood          bool
+	}{
+		{"scan", 1, 60000, 2500, false},
+		{"scan as fast as a flood", 1, 60000, 8000, true},
+		{"one source, one port", 1, 1, 2500, true},
+		{"many sources, any port", 60000, 60000, 2500, true},
+	} {
+		s := newStage(t, defaults(), Models{})
+		s.warm(victim)
+		u := only(s.run(30, func(w []traffic.Window) {
+			s.calm(w)
+			for range s.number(c.rate) {
+				p := packet{
+					source: s.address(11<<24, uint32(c.sources)), to: victim.Prefix.Addr(), dport: uint16(s.IntN(c.ports)),
+					proto: 6, flags: syn, offset: 5, length: 40, ttl: 50,
+				}
+				p.count(&w[0])
+			}
+		}, victim), Opened)
+		if (len(u) > 0) != c.flood {
+			t.Errorf("%s: incidents %+v", c.name, u)
+		}
+	}
+}
+
+// TestReflectorsFromTheFirstSecond: what reflectors send is found before anything is known of the
+// target; what looks like it, is not.
+func TestReflectorsFromTheFirstSecond(t *testing.T) {
+	datagrams := func(sport uint16, length, servers uint32, rate float64) func(s *stage, w *traffic.Window) {
+		return func(s *stage, w *traffic.Window) {
+			for range s.number(rate) {
+				p := packet{source: s.address(12<<24, servers), sport: sport, dport: 443, proto: 17, length: length, ttl: 54}
+				p.count(w)
+			}
+		}
+	}
+	both := func(list ...func(*stage, *traffic.Window)) func(*stage, *traffic.Window) {
+		return func(s *stage, w *traffic.Window) {
+			for _, f := range list {
+				f(s, w)
+			}
+		}
+	}
+	rest := func(s *stage, w *traffic.Window) {
+		for range s.number(3000) {
+			p := packet{source: s.address(12<<24, 3000), proto: 17, length: 1500, ttl: 54, fragment: true}
+			p.count(w)
+		}
+	}
+	for _, c := range []struct {
+		name     string
+		protocol string // empty: no attack
+		limit    float64
+		play     func(s *stage, w *traffic.Window)
+	}{
+		{"DNS", "dns", 1000, datagrams(53, 1400, 3000, 2000)},
+		{"DNS in fragments", "dns", 1000, both(datagrams(53, 1500, 3000, 1500), rest)},
+		{"NTP", "ntp", 1000, datagrams(123, 468, 3000, 2000)},
+		{"memcached among clients", "memcached", 1000, both(datagrams(11211, 1400, 50, 3000), datagrams(40000, 100, 500, 1000))},
+		{"the limit is higher", "", 5000, datagrams(53, 1400, 3000, 2000)},
+		{"no limit", "", 0, datagrams(53, 1400, 3000, 2000)},
+		{"a resolver's answers", "", 1000, datagrams(53, 120, 500, 5000)},
+		{"some of them large", "", 1000, both(datagrams(53, 120, 500, 5000), datagrams(53, 900, 500, 2000))},
+		{"clients of a time server", "", 1000, datagrams(123, 76, 3000, 5000)},
+		{"a transfer from port 53", "", 1000, datagrams(53, 1400, 1, 5000)},
+		{"QUIC", "", 1000, datagrams(443, 1280, 300, 5000)},
+		{"a VPN behind NAT", "", 1000, datagrams(4500, 1400, 300, 5000)},
+		{"fragments alone", "", 1000, rest},
+	} {
+		settings := defaults()
+		settings.Limits.Reflected = c.limit
+		s := newStage(t, settings, Models{})
+		u := only(s.run(20, func(w []traffic.Window) { c.play(s, &w[0]) }, victim), Opened)
+		if c.protocol == "" {
+			if len(u) != 0 {
+				t.Errorf("%s: %+v", c.name, u)
+			}
+			continue
+		}
+		if len(u) != 1 || u[0].Kind != traffic.KindAmplification || u[0].Protocol != c.protocol ||
+			!slices.Equal(u[0].Votes[0].Reasons, []string{"reflectors' answers"}) || !u[0].Detected.Equal(s.at(2)) {
+			t.Errorf("%s: %+v", c.name, u)
+		}
+	}
+}
+
+// TestProvisionalBaseline: a flood some seconds after the start is compared with these seconds, and
+// the incident says that this is all there is.
+func TestProvisionalBaseline(t *testing.T) {
+	var ratio float64
+	trees := &stubTrees{class: traffic.KindUDPFlood, p: func(v Vector) float64 {
+		ratio = float64(v[Index("packets_ratio_100ms")])
+		if ratio > 2 {
+			return 1
+		}
+		return 0
+	}}
+	s := newStage(t, defaults(), Models{Trees: trees})
+	if u := s.run(80, s.calm, victim); len(u) != 0 {
+		t.Errorf("calm traffic: %+v", u)
+	}
+	begin := s.tick
+	i := one(t, s.run(5, func(w []traffic.Window) {
+		s.calm(w)
+		s.udpFlood(&w[0], 9000, 4444, 300)
+	}, victim), Opened)
+	near(t, "normal rate", i.Normal.Packets, 900, 100)
+	near(t, "ratio", ratio, math.Log2(11), 0.3)
+	if !i.NoBaseline || len(i.Notes) == 0 || !strings.Contains(i.Notes[0], "provisional, normal is what 8 calm seconds had") {
+		t.Errorf("it says %q, no baseline: %t", i.Notes, i.NoBaseline)
+	}
+	if !i.Onset.Equal(s.at(begin)) {
+		t.Errorf("onset %s, want %s", i.Onset, s.at(begin))
+	}
+	trees.p = func(Vector) float64 { return 0 }
+	s = newStage(t, defaults(), Models{Trees: trees})
+	if u := only(s.run(600, func(w []traffic.Window) { s.clients(&w[0], 300*min(10, 1+float64(s.tick)/20), 200) }, victim), Opened); len(u) != 0 {
+		t.Errorf("traffic that starts is an incident: %+v", u)
+	}
+	if n := s.d.x.Find(victim).baseline; !n.known() || unlog(n.normal(bPackets).centre) < 1500 {
+		t.Errorf("after a minute %g packets/s are normal, want about 3000", unlog(n.normal(bPackets).centre))
+	}
+}
+
+// TestStartIsNotGrey: before it is known what is normal, doubts of the trees are none.
+func TestStartIsNotGrey(t *testing.T) {
+	s := newStage(t, defaults(), Models{Trees: constantly(traffic.KindConnectionFlood, 0.6)})
+	if u := s.run(300, s.calm, victim); len(u) != 0 {
+		t.Errorf("calm clients are reported: %+v", u)
+	}
+	if b := s.d.x.Find(victim).baseline; !b.guessed() {
+		t.Error("doubts keep a target from learning what is normal")
+	}
 }

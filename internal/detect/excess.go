@@ -22,11 +22,19 @@ func DefaultImpact() Impact { return Impact{Floor: 200, Factor: 1.5} }
 type excess struct {
 	over    bool // the impact is reached, by any rate
 	known   bool // there is a baseline to compare with
+	guessed bool // there are only the few calm seconds since the target appeared
 	packets float64
 	rate    [numBaselines]float64 // per second, of the span
-	normal  [numBaselines]float64 // per second; 0 while unknown
+	normal  [numBaselines]float64 // per second; 0 while neither known nor guessed
 	above   [numBaselines]float64 // of the two, never negative
 }
+
+// compared reports whether there is anything to compare with.
+func (e *excess) compared() bool { return e.known || e.guessed }
+
+// guessFactor is how much more than usual a rate must have grown when what is
+// normal was seen for a few seconds only: clients come in bursts.
+const guessFactor = 2
 
 // impactRates are those that may show an attack by themselves.
 var impactRates = [...]int{bPackets, bTCP, bUDP, bICMP, bSYN}
@@ -38,13 +46,16 @@ const bytesPerPacket = 1000
 // excess compares a span of the target that was observed last with its normal.
 func (t *Track) excess(span int, limit Impact) (e excess) {
 	f := &t.x.frame
-	e.known = t.baseline.known()
+	e.known, e.guessed = t.baseline.known(), t.baseline.guessed()
+	if e.guessed {
+		limit.Factor *= guessFactor
+	}
 	for i := range bSources {
 		e.rate[i] = baselineRate(f, span, i)
 		if math.IsNaN(e.rate[i]) {
 			e.rate[i] = 0
 		}
-		if e.known {
+		if e.compared() {
 			e.normal[i] = max(0, unlog(t.baseline.normal(i).centre))
 		}
 		e.above[i] = max(0, e.rate[i]-e.normal[i])
@@ -62,16 +73,23 @@ func (t *Track) excess(span int, limit Impact) (e excess) {
 // the pace that baselines may rise.
 const frozenTicks = 6000
 
+// guessFrozenTicks is the same while there are only a few calm seconds to
+// compare with: these may have been the quiet ones.
+const guessFrozenTicks = 3 * ticksPerSecond
+
 // Learnable reports whether the target, observed last, may learn from the
 // present tick: its rates are within reach of what is normal. Settle takes it,
 // unless a detector knows better. Training and the live engine share this rule.
 func (t *Track) Learnable(limit Impact) bool {
 	e := t.excess(spanTick, limit)
-	if !e.known || !e.over && !t.overSecond(limit) {
+	if !e.compared() || !e.over && !t.overSecond(limit) {
 		t.frozen = 0
 		return true
 	}
 	t.frozen += t.x.span
+	if e.guessed {
+		return t.frozen > guessFrozenTicks
+	}
 	return t.frozen > frozenTicks
 }
 

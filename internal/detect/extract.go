@@ -137,6 +137,7 @@ type Track struct {
 	fadeTen   fading
 	reference reference
 	baseline  baseline
+	openings  openings
 
 	watch  watch  // of a Detector
 	ranges ranges // within which features lie in calm times; nil at first
@@ -284,6 +285,7 @@ func (t *Track) take(w *traffic.Window) {
 	}
 	t.slides.lastSecond(&f.counts[spanSecond])
 	t.slides.lastTen(&f.counts[spanTen])
+	t.openings.keep(t.last, t.x.span, now)
 }
 
 // countSamples counts the sources that are new to the target.

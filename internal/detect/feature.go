@@ -135,7 +135,7 @@ func rateFeatures(span int) []feature {
 		{"syn_ack", "SYN-ACKs", cSYNACK},
 		{"ack", "bare ACKs: no data, no other flag", cACK},
 		{"rst", "RSTs", cRST},
-		{"data", "TCP packets with data", cData},
+		{"data", "TCP packets with data, without SYN", cData},
 		{"fragments", "fragments", cFragments},
 	} {
 		list = append(list, feature{
@@ -169,7 +169,7 @@ func shareFeatures(span int) []feature {
 		{"ack", "bare ACKs", cACK, cPackets},
 		{"rst", "RSTs", cRST, cPackets},
 		{"fin", "FINs", cFIN, cPackets},
-		{"data", "TCP packets with data", cData, cPackets},
+		{"data", "TCP packets with data, without SYN", cData, cPackets},
 		{"fragment", "fragments", cFragments, cPackets},
 		{"malformed", "packets with an anomaly", cMalformed, cPackets},
 	} {

@@ -243,7 +243,7 @@ another list is refused.
   counts over hashed bins; they stop at bins × ln(2 × bins): 1597 sources, 710 networks.
 - Ratios and deviations compare with the target's baseline: the higher of the level at this hour of the week (else at
   this hour on other days) and the recent one (30 min). It is learnt one calm second at a time, robustly, rises by at
-  most 10 %% an hour once known, and stands still while the target is suspicious. It is known after a calm minute.
+  most 10 %% an hour once known, and stands still while the target is suspicious. It is known after a calm minute; what five calm seconds tell stands in until then.
 - Drift compares with the target's packets of the last calm minutes; known after a calm minute.
 - New-source shares are of the sampled headers, against the sources of calm ticks of the last 10 to 20 minutes; known
   after a minute and 200 samples.

@@ -10,6 +10,7 @@ import (
 type blend struct {
 	tcp, syn, answers, udp, icmp, other float64
 	reflected, fragments, malformed     float64
+	bare                                float64 // SYNs without options, of which no connection comes
 	packets                             float64
 	service                             traffic.Reflection // of most of the reflected ones
 }
@@ -20,6 +21,7 @@ func (t *Track) blend(e *excess) (b blend) {
 	b = blend{
 		tcp: e.above[bTCP], syn: e.above[bSYN], answers: e.above[bAnswers], udp: e.above[bUDP], icmp: e.above[bICMP],
 		other: c.rate(cOther), fragments: c.rate(cFragments), malformed: c.rate(cMalformed),
+		bare: c.rate(cSYNNoOptions),
 	}
 	b.packets = b.tcp + b.udp + b.icmp + b.other
 	b.reflected = min(b.udp, ratio(float64(c.reflected()), c.seconds()))
@@ -57,7 +59,7 @@ func (b *blend) tcpKind() traffic.Kind {
 	switch {
 	case b.syn > b.tcp/2 && b.answers < b.syn/2:
 		return traffic.KindSYNFlood
-	case b.syn > b.tcp/50:
+	case b.syn-b.bare > b.tcp/50:
 		return traffic.KindConnectionFlood
 	}
 	return traffic.KindACKFlood
@@ -81,7 +83,7 @@ func (b *blend) confirms(class traffic.Kind) bool {
 	case traffic.KindFragmentFlood:
 		return b.fragments >= enough
 	case traffic.KindConnectionFlood:
-		return b.tcp >= enough && b.answers >= b.syn/2
+		return b.tcp >= enough && b.answers >= b.syn/2 && b.bare <= b.syn/2
 	}
 	return false
 }

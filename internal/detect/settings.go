@@ -22,7 +22,10 @@ type Settings struct {
 }
 
 // Limits are rates per second of one target that are an attack by themselves; 0: none.
-type Limits struct{ Packets, Bytes, SYN, UDP, ICMP float64 }
+type Limits struct {
+	Packets, Bytes, SYN, UDP, ICMP float64
+	Reflected                      float64 // of reflectors' answers, where they are most of the UDP
+}
 
 // SettingsOf translates a valid configuration. Besides the targets that it counts,
 // each address may bring the network around it, and there is the interface.
@@ -35,7 +38,7 @@ func SettingsOf(c config.Detect) Settings {
 		EndAfter: max(1, ticksIn(c.EndAfter.Duration)),
 		Limits: Limits{
 			Packets: float64(c.Limits.Packets), Bytes: float64(c.Limits.Bytes), SYN: float64(c.Limits.SYN),
-			UDP: float64(c.Limits.UDP), ICMP: float64(c.Limits.ICMP),
+			UDP: float64(c.Limits.UDP), ICMP: float64(c.Limits.ICMP), Reflected: float64(c.Limits.Reflected),
 		},
 		Targets: 2*int(c.MaxTargets) + 1,
 	}

@@ -70,7 +70,10 @@ func (p *packet) count(w *traffic.Window) {
 	w.Sizes[traffic.SizeClassOf(p.length)]++
 	p.countBins(&w.Histograms)
 	if len(w.Samples) < 500 {
-		w.Samples = append(w.Samples, traffic.Sample{Source: p.source, Destination: p.to, Protocol: p.proto})
+		w.Samples = append(w.Samples, traffic.Sample{
+			Source: p.source, Destination: p.to, SourcePort: p.sport, DestPort: p.dport, Protocol: p.proto,
+			TCPFlags: p.flags, DataOffset: p.offset, IPLength: uint16(p.length), Fragment: p.fragment,
+		})
 	}
 }
 

@@ -31,7 +31,17 @@ func drawACK(r *rng) drawn {
 	return one(traffic.KindACKFlood, tcpVector(r, anySenders(r), pick[uint8](r, flagACK, flagACK, flagACK|flagPSH), 1200))
 }
 
-func drawUDP(r *rng) drawn { return one(traffic.KindUDPFlood, udpVector(r, anySenders(r))) }
+func drawUDP(r *rng) drawn { return udpFrom(r, anySenders(r)) }
+
+// udpFrom is a UDP flood; from a reflector's port it is no mistake to call it amplification.
+func udpFrom(r *rng, from senders) drawn {
+	v, reflects := udpVector(r, from)
+	d := one(traffic.KindUDPFlood, v)
+	if reflects {
+		d.also = []traffic.Kind{traffic.KindAmplification}
+	}
+	return d
+}
 
 func drawICMP(r *rng) drawn { return one(traffic.KindICMPFlood, icmpVector(r, anySenders(r))) }
 
@@ -66,7 +76,7 @@ func drawMixed(r *rng) drawn {
 	for range r.between(1, 3) {
 		other := drawAny(r)
 		d.vectors = append(d.vectors, other.vectors...)
-		d.also = append(d.also, other.kind, traffic.KindOther)
+		d.also = append(append(d.also, other.kind, traffic.KindOther), other.also...)
 		w := r.uniform(.2, .9)
 		weights = append(weights, w)
 		sum += w
@@ -233,12 +243,12 @@ func init() {
 		}),
 		attack("synack_reflection", traffic.KindACKFlood, drawSYNACK),
 		attack("tcp_flags", traffic.KindOther, func(r *rng) drawn {
-			return one(traffic.KindOther, tcpVector(r, anySenders(r), pick[uint8](r, 0, flagFIN|flagPSH|flagURG, flagSYN|flagFIN, flagFIN, flagURG|flagACK), 200))
+			d := one(traffic.KindOther, tcpVector(r, anySenders(r), pick[uint8](r, 0, flagFIN|flagPSH|flagURG, flagSYN|flagFIN, flagFIN, flagURG|flagACK), 200))
+			d.also = []traffic.Kind{traffic.KindACKFlood} // TCP of no connection
+			return d
 		}),
-		attack("udp_spoofed", traffic.KindUDPFlood, func(r *rng) drawn { return one(traffic.KindUDPFlood, udpVector(r, spoofed(r))) }),
-		attack("udp_botnet", traffic.KindUDPFlood, func(r *rng) drawn {
-			return one(traffic.KindUDPFlood, udpVector(r, botnet(r, int(r.logUniform(1, 20000)))))
-		}),
+		attack("udp_spoofed", traffic.KindUDPFlood, func(r *rng) drawn { return udpFrom(r, spoofed(r)) }),
+		attack("udp_botnet", traffic.KindUDPFlood, func(r *rng) drawn { return udpFrom(r, botnet(r, int(r.logUniform(1, 20000)))) }),
 		attack("icmp_flood", traffic.KindICMPFlood, drawICMP),
 		attack("other_protocol", traffic.KindOther, func(r *rng) drawn { return one(traffic.KindOther, otherVector(r, anySenders(r))) }),
 		attack("fragment_flood", traffic.KindFragmentFlood, drawFragments),

@@ -592,7 +592,7 @@ func TestWindows(t *testing.T) {
 	var b builder
 	list := []header{
 		{protocol: protoTCP, flags: flagSYN, dataOffset: 5, ttl: 60, sport: 1000, dport: 80, length: 40},
-		{protocol: protoTCP, flags: flagSYN, dataOffset: 10, ttl: 60, sport: 1000, dport: 80, length: 60},
+		{protocol: protoTCP, flags: flagSYN, dataOffset: 10, ttl: 60, sport: 1000, dport: 80, length: 160},
 		{protocol: protoTCP, flags: flagSYN | flagACK, dataOffset: 6, ttl: 60, sport: 80, dport: 1000},
 		{protocol: protoTCP, flags: flagACK, dataOffset: 5, ttl: 60, sport: 1000, dport: 80},
 		{protocol: protoTCP, flags: flagACK | flagPSH, dataOffset: 5, ttl: 60, sport: 1000, dport: 80, length: 1500},
@@ -628,7 +628,7 @@ func TestWindows(t *testing.T) {
 	w := got[0]
 	want := traffic.Tally{
 		Packets: 12, TCP: 7, UDP: 3, ICMP: 1, Other: 1, SYN: 2, SYNNoOptions: 1, SYNACK: 1, ACK: 1, RST: 1, FIN: 1, TCPData: 1,
-		Fragments: 2, Malformed: 1, Sizes: [traffic.NumSizeClasses]uint64{6, 1, 1, 1, 1, 0, 2},
+		Fragments: 2, Malformed: 1, Sizes: [traffic.NumSizeClasses]uint64{5, 1, 2, 1, 1, 0, 2},
 	}
 	want.Reflections[traffic.ReflectionDNS], want.Reflections[traffic.ReflectionNone] = 2, 1
 	for _, p := range packets[:12] {

@@ -198,16 +198,20 @@ func synackVector(r *rng, from senders) vector {
 	}
 }
 
-func udpVector(r *rng, from senders) vector {
+// udpVector is a UDP flood; reflects: its source port is that of a reflector.
+func udpVector(r *rng, from senders) (v vector, reflects bool) {
 	sport, dport := port(r, 1234, 53, 443, 40000), port(r, attackedPorts...)
 	data, fill, df := sized(r, 0, 1400), filled(r), r.chance(.4)
+	probe := *r // so that asking changes nothing
+	fixed := sport(&probe)
+	reflects = fixed == sport(&probe) && traffic.ReflectionOf(fixed) != traffic.ReflectionNone
 	return func(r *rng, h *header) bool {
 		from(r, h)
 		h.protocol, h.df, h.sport, h.dport = protoUDP, df, sport(r), dport(r)
 		h.length = h.ipLength(8 + data(r))
 		fill(r, h)
 		return false
-	}
+	}, reflects
 }
 
 func icmpVector(r *rng, from senders) vector {

@@ -230,7 +230,7 @@ func (f *fields) tallyTCP(t *traffic.Tally) {
 	}
 	t.RST += bit(f.flags&flagRST != 0, 0)
 	t.FIN += bit(f.flags&flagFIN != 0, 0)
-	t.TCPData += bit(f.data > 0, 0)
+	t.TCPData += bit(f.data > 0 && f.flags&flagSYN == 0, 0)
 }
 
 // sample keeps each of a tick's packets with the same probability.

@@ -92,7 +92,7 @@ type Tally struct {
 	SYNACK       uint64 // SYN and ACK
 	ACK          uint64 // ACK without SYN, FIN, RST and without data
 	RST, FIN     uint64
-	TCPData      uint64 // TCP packets that carry data
+	TCPData      uint64 // TCP packets without SYN that carry data
 
 	Fragments uint64 // first and later ones
 	Malformed uint64 // any anomaly that parsing noted

@@ -33,8 +33,9 @@ func Default() Recipe { return Recipe{Seed: 1, Draws: 8, Rounds: 60, Depth: 5} }
 const validationSeed = 1 << 20
 
 const (
-	// knownLead is how much calm makes a baseline; coldLead is too little.
+	// knownLead is how much calm makes a baseline; guessLead is enough for a provisional one, coldLead too little.
 	knownLead = 80 * time.Second
+	guessLead = 10 * time.Second
 	coldLead  = 3 * time.Second
 )
 
@@ -43,6 +44,9 @@ var confusing = []string{
 	"syn_options", "syn_botnet", "ack_flood", "rst_flood", "synack_reflection", "udp_spoofed", "udp_botnet",
 	"icmp_flood", "other_protocol", "fragment_flood", "connection_flood", "pulse_wave", "mixed",
 }
+
+// hard are those of them that the trees take for clients most often.
+var hard = []string{"syn_options", "ack_flood", "udp_botnet", "connection_flood", "mixed"}
 
 // suspicious are families that resemble attacks.
 var suspicious = []string{"flash_crowd", "download", "monitoring", "port_scan", "reconnect_storm"}
@@ -62,10 +66,14 @@ func lessons() []scene.CatalogueOptions {
 		{Families: attacks, Ratios: []float64{.6, 1, 2.5}, Lead: knownLead, Hold: 6 * s, Tail: 3 * s, Low: 300, High: 2000},
 		{Families: attacks, Ratios: []float64{8, 30}, Lead: knownLead, Hold: 3 * s, Tail: s, Low: 200, High: 600},
 		{Families: attacks, Ratios: []float64{2, 10}, Lead: coldLead, Hold: 3 * s, Tail: s, Low: 300, High: 1000},
+		{Families: attacks, Ratios: []float64{1, 3, 30}, Lead: guessLead, Hold: 3 * s, Tail: s, Low: 300, High: 1500},
 		{Families: confusing, Ratios: []float64{.8, 1.3}, Lead: knownLead, Hold: 6 * s, Tail: s, Low: 300, High: 1500, Draws: 2},
+		{Families: hard, Ratios: []float64{1, 3, 10}, Lead: knownLead, Hold: 4 * s, Tail: s, Low: 300, High: 1500, Draws: 4},
 		{Families: calm, Lead: knownLead, Hold: 20 * s, Tail: 3 * s, Low: 300, High: 1500},
+		{Families: calm, Lead: guessLead, Hold: 6 * s, Tail: s, Low: 300, High: 1500},
 		{Families: calm, Lead: coldLead, Hold: 6 * s, Tail: s, Low: 300, High: 1500},
 		{Families: suspicious, Lead: knownLead, Hold: 15 * s, Tail: s, Low: 300, High: 1500, Draws: 3},
+		{Families: []string{"resolver_answers"}, Lead: knownLead, Hold: 6 * s, Tail: s, Low: 300, High: 1500, Draws: 4},
 		{Families: []string{"normal"}, Lead: knownLead, Hold: 60 * s, Low: 300, High: 3000, Draws: 8},
 	}
 }

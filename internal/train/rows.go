@@ -22,6 +22,10 @@ const (
 	// calmStep: of windows without impact and event every so manieth is kept: they are all alike, and the
 	// detector does not ask the trees about them.
 	calmStep = 25
+	// coldTicks is for how long a target has no baseline at all: there the trees are asked about every window, and
+	// more are kept.
+	coldTicks = 60
+	coldStep  = 8
 	// eventStart windows of an event are all kept: there it is decided. Of the rest, every third is.
 	eventStart = 12
 	eventStep  = 3
@@ -111,6 +115,9 @@ func (c *collector) label(w *traffic.Window, attack uint64, learnable bool) (tra
 		return traffic.KindBenign, c.wanted()
 	case at >= c.s.Onset && at < c.s.End && c.s.Family != "normal":
 		return traffic.KindBenign, c.wanted()
+	}
+	if c.n <= coldTicks {
+		return traffic.KindBenign, c.n%coldStep == 0
 	}
 	return traffic.KindBenign, c.n%calmStep == 0
 }

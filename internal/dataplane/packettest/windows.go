@@ -62,5 +62,5 @@ func (p Packet) countTCP(t *traffic.Tally) {
 	set(&t.ACK, p.TCPFlags&(flagSYN|flagFIN|flagRST|flagACK) == flagACK && p.TCPData <= 0)
 	set(&t.RST, has(flagRST))
 	set(&t.FIN, has(flagFIN))
-	set(&t.TCPData, p.TCPData > 0)
+	set(&t.TCPData, p.TCPData > 0 && p.TCPFlags&flagSYN == 0)
 }
