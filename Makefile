@@ -35,7 +35,7 @@ GOTEST          := $(GO) test $(TEST_AS_ROOT) $(TESTFLAGS)
 export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-generate setup-kernels build install generate models fmt lint lint-go lint-c \
+.PHONY: help setup setup-generate setup-kernels build install generate models models-check fmt lint lint-go lint-c \
 	test test-go test-race test-kernels fuzz bench bench-docs demo docs check check-generated \
 	vendor-headers clean require-go require-root require-clang
 
@@ -67,6 +67,11 @@ docs: require-go ## Write the pages that follow from the code (configuration, AP
 
 models: require-go ## Make the default model of the detector again from its seeds (some minutes)
 	$(GO) run ./internal/train/mkdefault
+
+models-check: require-go ## Make the default model again beside the one in git, and fail if they differ (some minutes)
+	@mkdir -p build
+	$(GO) run ./internal/train/mkdefault -out build/default.ubj.gz
+	cmp build/default.ubj.gz internal/detect/models/default.ubj.gz
 
 vendor-headers: ## Refresh bpf/include/bpf from Debian's libbpf-dev
 	scripts/vendor-libbpf.sh

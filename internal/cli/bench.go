@@ -24,7 +24,7 @@ func (a *app) benchCommand() *cobra.Command {
 		Long: `Measure what the packet path costs on this machine. docs/performance.md says how each
 figure comes about. Figures mean little while the machine does other work.`,
 	}
-	c.AddCommand(a.benchVerdictCommand(), a.benchScaleCommand(), a.benchPeersCommand(), a.benchMemoryCommand(), a.benchDetectionCommand(), a.benchAllCommand())
+	c.AddCommand(a.benchVerdictCommand(), a.benchScaleCommand(), a.benchPeersCommand(), a.benchMemoryCommand(), a.benchDetectionCommand(), a.benchTickCommand(), a.benchAllCommand())
 	return c
 }
 

@@ -261,3 +261,23 @@ func TestBenchDetection(t *testing.T) {
 		t.Errorf("exit status %d: %s%s", out.exit, out.stdout, out.stderr)
 	}
 }
+
+// A tick of few targets is measured, and a target's own models do not allocate. The budgets are for whoever runs it on a quiet machine.
+func TestBenchTick(t *testing.T) {
+	var r engine.TickReport
+	readJSON(t, &r, "bench", "tick", "--targets", "8", "--ticks", "5")
+	if r.Targets != 8 || r.Ticks != 5 || len(r.Cases) != 2 || len(r.Inference) != 3 || r.LimitMS != 10 {
+		t.Fatalf("%+v", r)
+	}
+	for _, c := range r.Inference {
+		if !(c.NS > 0) || c.Allocations > 1 || c.Allocations > 0 && c.Model != "trees" { // which take 2 KiB for a long vector
+			t.Errorf("%+v", c)
+		}
+	}
+	if c := r.Cases[1]; !(c.MedianMS > 0) || c.MaxMS < c.MedianMS || c.ReadMS > c.MaxMS {
+		t.Errorf("%+v", c)
+	}
+	if out := runCLI(t, "", "bench", "tick", "--targets", "5000"); out.exit != 2 || !strings.Contains(out.stderr, "4096") {
+		t.Errorf("exit status %d: %s", out.exit, out.stderr)
+	}
+}
