@@ -183,7 +183,7 @@ func (d *Detector) judge(t *Track) {
 	d.follow(t, &j)
 	learnable := t.Learnable(d.settings.Impact)
 	calm := (learnable || !j.excess.known) && !j.anybody && w.attack == nil
-	d.study(t, calm)
+	d.study(t, &j, calm)
 	d.show(t, &j)
 	t.Settle(calm)
 	if !w.hot && w.busy() {

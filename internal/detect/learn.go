@@ -15,7 +15,7 @@ import (
 const rangeTicks = 2 * ticksPerSecond
 
 // study teaches the models from the target observed last.
-func (d *Detector) study(t *Track, calm bool) {
+func (d *Detector) study(t *Track, j *judgement, calm bool) {
 	follows := d.models.Learner != nil && d.models.Learner.Follows(t.Target)
 	turn := calm && d.turn(t, rangeTicks)
 	if !follows && !turn || t.x.frame.window.Packets == 0 {
@@ -31,9 +31,19 @@ func (d *Detector) study(t *Track, calm bool) {
 	if follows {
 		bin, share := t.fadeOne.topSource()
 		d.models.Learner.Observe(t.Target, model.Window{
-			At: d.now(), Row: d.vector, Calm: calm && t.baseline.known(), Source: bin, Share: share,
+			At: d.now(), Row: d.vector, Calm: d.unsuspected(t, j), Source: bin, Share: share,
 		})
 	}
+}
+
+// unsuspected reports whether the target's own models may learn from a window: one
+// below the impact, or a burst that trees were asked about and find benign. Normal
+// traffic has a burst in most minutes, and would never be calm for long enough
+// without it. That the models themselves find a window odd does not matter: without
+// those they would find ever more so.
+func (d *Detector) unsuspected(t *Track, j *judgement) bool {
+	benign := !j.scored || j.trees == traffic.OpinionCalm
+	return t.baseline.known() && t.watch.attack == nil && benign && !j.found.any() && j.found.cusum <= cusumAlarm
 }
 
 // topSource returns the fullest bin of the sources and its share, NaN without any.
