@@ -34,8 +34,8 @@ func loop(t *testing.T, s *scene.Scenario, stream scene.Stream, length time.Dura
 	return list
 }
 
-// poisoned is a detector whose target is fed loops of windows.
-type poisoned struct {
+// fedHost is a detector whose one target is fed loops of windows.
+type fedHost struct {
 	*detect.Detector
 	bank    *detect.Bank
 	target  traffic.Target
@@ -46,7 +46,7 @@ type poisoned struct {
 	refused int
 }
 
-func newPoisoned(t *testing.T, target traffic.Target) *poisoned {
+func newFedHost(t *testing.T, target traffic.Target) *fedHost {
 	t.Helper()
 	trees, err := detect.DefaultTrees()
 	if err != nil {
@@ -60,7 +60,7 @@ func newPoisoned(t *testing.T, target traffic.Target) *poisoned {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &poisoned{bank: bank, target: target, seen: make(detect.Vector, detect.NumFeatures())}
+	p := &fedHost{bank: bank, target: target, seen: make(detect.Vector, detect.NumFeatures())}
 	p.Detector = detect.New(detect.SettingsOf(config.Default().Detect), bank.Models(classify))
 	p.Observe(func(s *detect.Seen) {
 		if p.ticks%600 == 0 {
@@ -71,7 +71,7 @@ func newPoisoned(t *testing.T, target traffic.Target) *poisoned {
 }
 
 // feed plays the windows in a loop, with what poison adds to each.
-func (p *poisoned) feed(length time.Duration, windows []traffic.Window, poison func(tick int) *traffic.Window) {
+func (p *fedHost) feed(length time.Duration, windows []traffic.Window, poison func(tick int) *traffic.Window) {
 	var w traffic.Window
 	for range int(length / traffic.Tick) {
 		at := monday.Add(10*time.Hour + time.Duration(p.ticks)*traffic.Tick)
@@ -80,7 +80,7 @@ func (p *poisoned) feed(length time.Duration, windows []traffic.Window, poison f
 		if more := poison(p.ticks); more != nil {
 			w.Tally.Add(&more.Tally)
 			w.Histograms.Add(&more.Histograms)
-			w.Samples = append(w.Samples[:len(w.Samples):len(w.Samples)], more.Samples...)
+			w.Samples = append(slices.Clip(w.Samples), more.Samples...)
 		}
 		p.ticks++
 		for _, u := range p.Tick(at, traffic.Tick, []traffic.Window{w}) {
@@ -94,7 +94,7 @@ func (p *poisoned) feed(length time.Duration, windows []traffic.Window, poison f
 	}
 }
 
-func (p *poisoned) retrain(at time.Time) {
+func (p *fedHost) retrain(at time.Time) {
 	target, shadow := p.bank.Due(at)
 	if shadow == nil {
 		return
@@ -111,7 +111,7 @@ func (p *poisoned) retrain(at time.Time) {
 
 // normal is what the target's baseline says, in packets a second, and the thresholds
 // of its forest and of its half-space trees.
-func (p *poisoned) normal() (rate, forest, online float64) {
+func (p *fedHost) normal() (rate, forest, online float64) {
 	at := func(name string) float64 { return float64(p.seen[detect.Index(name)]) }
 	f, o := p.bank.Forest().Score(p.target, p.seen), p.bank.Online().Score(p.target, p.seen)
 	return math.Exp2(at("packets_1s")-at("packets_ratio_1s")) - 1, f.Threshold, o.Threshold
@@ -145,7 +145,7 @@ func TestPoisoning(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			fragments, attack := onHost(t, v.family, v.ratio, calm), onHost(t, v.family, 3, calm)
-			p := newPoisoned(t, traffic.HostTarget(calm.Target))
+			p := newFedHost(t, traffic.HostTarget(calm.Target))
 			p.feed(poisonLead, windows, nothing)
 			rate, forest, online := p.normal()
 			before := p.stats().Learnt
@@ -179,7 +179,7 @@ func TestPoisoning(t *testing.T) {
 	}
 }
 
-func (p *poisoned) stats() model.LearnerStats {
+func (p *fedHost) stats() model.LearnerStats {
 	s, _ := p.bank.Stats(p.target)
 	return s
 }
