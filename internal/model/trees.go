@@ -44,7 +44,7 @@ func (n node) feature() int      { return int(n.value >> 1) }
 func (n node) defaultLeft() bool { return n.value&1 == 0 }
 
 // spreadFeatures is up to how many features a row is spread without allocating.
-const spreadFeatures = 128
+const spreadFeatures = 256
 
 // spread writes each feature of x twice: unknown is below every threshold in the
 // first copy and above in the second. That settles the question once a row and

@@ -250,8 +250,8 @@ func TestScoringIsSafeForConcurrentUse(t *testing.T) {
 }
 
 func TestScoringDoesNotAllocate(t *testing.T) {
-	trees := randomTrees(t, 1, Softmax, 4, 40, 20, 6)
-	row, out := randomRows(1, 1, 40)[0], make([]float32, 4)
+	trees := randomTrees(t, 1, Softmax, 4, spreadFeatures, 20, 6)
+	row, out := randomRows(1, 1, spreadFeatures)[0], make([]float32, 4)
 	if n := testing.AllocsPerRun(100, func() { trees.Predict(row, out) }); n != 0 {
 		t.Errorf("%v allocations a prediction", n)
 	}
