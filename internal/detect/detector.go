@@ -182,7 +182,7 @@ func (d *Detector) judge(t *Track) {
 	w.history.push(impact && j.attack)
 	d.follow(t, &j)
 	learnable := t.Learnable(d.settings.Impact)
-	calm := (learnable || !j.excess.known) && !j.anybody && w.attack == nil
+	calm := (learnable || !j.excess.known) && !j.excess.leaps() && !j.anybody && w.attack == nil
 	d.study(t, &j, calm)
 	d.show(t, &j)
 	t.Settle(calm)

@@ -931,6 +931,12 @@ func TestProvisionalBaseline(t *testing.T) {
 	}
 	trees.p = func(Vector) float64 { return 0 }
 	s = newStage(t, defaults(), Models{Trees: trees})
+	s.run(80, s.calm, victim)
+	s.run(50, func(w []traffic.Window) { s.udpFlood(&w[0], 30000, 4444, 60) }, victim)
+	if n := unlog(s.d.x.Find(victim).baseline.normal(bPackets).centre); n > 1200 {
+		t.Errorf("a flood that nobody objects to has made %g packets/s normal", n)
+	}
+	s = newStage(t, defaults(), Models{Trees: trees})
 	if u := only(s.run(600, func(w []traffic.Window) { s.clients(&w[0], 300*min(10, 1+float64(s.tick)/20), 200) }, victim), Opened); len(u) != 0 {
 		t.Errorf("traffic that starts is an incident: %+v", u)
 	}

@@ -32,6 +32,15 @@ type excess struct {
 // compared reports whether there is anything to compare with.
 func (e *excess) compared() bool { return e.known || e.guessed }
 
+// leaps reports whether a rate is so far above the few calm seconds so far that it
+// is no part of what is normal, whatever the detectors say: traffic that starts grows by less.
+func (e *excess) leaps() bool {
+	return e.guessed && e.over && e.rate[bPackets] > leapFactor*max(e.normal[bPackets], 100)
+}
+
+// leapFactor is how many times the packets of a provisional baseline are a leap.
+const leapFactor = 15
+
 // guessFactor is how much more than usual a rate must have grown when what is
 // normal was seen for a few seconds only: clients come in bursts.
 const guessFactor = 2

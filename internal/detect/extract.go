@@ -169,7 +169,7 @@ func (x *Extractor) Observe(w *traffic.Window) *Track {
 // stillTicks is after how much silence one more silent tick changes nothing of a
 // target but what catchUp makes up for: no second with packets is left to learn,
 // none that may have been too much, and no SYN whose answer is due.
-const stillTicks = 2 * ticksPerSecond
+const stillTicks = 4 * ticksPerSecond
 
 // still reports whether the window is one more silent one of such a target, and
 // takes note of it. It is not to be observed.
