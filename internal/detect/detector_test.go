@@ -247,10 +247,10 @@ func TestRules(t *testing.T) {
 	}{
 		{"trees sure", 0.98, content, content, true, false},
 		{"trees sure, forest agrees", 0.98, objecting, content, true, true},
-		{"trees likely", 0.9, content, content, false, false},
-		{"trees likely, forest agrees", 0.9, objecting, content, true, true},
-		{"trees likely, online agrees", 0.9, content, objecting, true, false},
-		{"trees likely, others not armed", 0.9, Score{Value: 1}, Score{Value: 1}, false, false},
+		{"trees likely", 0.95, content, content, false, false},
+		{"trees likely, forest agrees", 0.95, objecting, content, true, true},
+		{"trees likely, online agrees", 0.95, content, objecting, true, false},
+		{"trees likely, others not armed", 0.95, Score{Value: 1}, Score{Value: 1}, false, false},
 		{"trees calm, others object", 0.4, objecting, objecting, false, false},
 		{"trees broken", math.NaN(), objecting, objecting, false, false},
 	} {
@@ -667,7 +667,7 @@ func TestLearning(t *testing.T) {
 // TestReplayIsTheSame: the same windows give the same updates.
 func TestReplayIsTheSame(t *testing.T) {
 	play := func() string {
-		s := newStage(t, defaults(), Models{Trees: constantly(traffic.KindOther, 0.9), Online: &stubScorer{score: objecting}})
+		s := newStage(t, defaults(), Models{Trees: constantly(traffic.KindOther, 0.95), Online: &stubScorer{score: objecting}})
 		s.run(650, s.calm, victim)
 		s.run(30, func(w []traffic.Window) { s.synFlood(&w[0], 3000) }, victim, victims)
 		s.run(120, s.calm, victim)
