@@ -251,7 +251,7 @@ func Default() Config {
 		Events:  Events{PerSecond: 1000, RingBytes: 262144},
 		Log:     Log{Level: "info", Format: "text", MaxSizeMB: 100, MaxFiles: 5},
 		Detect: Detect{
-			Enabled: true, Rule: RuleTiered, Threshold: 0.97, Likely: 0.92, Window: Duration{300 * time.Millisecond},
+			Enabled: true, Rule: RuleTiered, Threshold: 0.97, Likely: 0.97, Window: Duration{300 * time.Millisecond},
 			Floor: 200, Factor: 1.5, EndAfter: Duration{10 * time.Second}, MaxTargets: 256,
 			Limits: TargetLimits{Reflected: 1000},
 		},

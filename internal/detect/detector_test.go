@@ -256,7 +256,7 @@ func TestRules(t *testing.T) {
 	} {
 		for _, rule := range []config.Rule{config.RuleTiered, config.RuleAnd} {
 			settings := defaults()
-			settings.Rule = rule
+			settings.Rule, settings.Likely = rule, 0.9
 			s := newStage(t, settings, Models{
 				Trees: constantly(traffic.KindUDPFlood, c.p), Forest: &stubScorer{score: c.forest}, Online: &stubScorer{score: c.online},
 			})
