@@ -144,7 +144,7 @@ func TestReplayOfEveryCapture(t *testing.T) {
 	close(files)
 	wg.Wait()
 	t.Logf("%d packets replayed, %d of top sources dropped, %d incidents", packets.Load(), dropped.Load(), incidents.Load())
-	if dropped.Load() == 0 || large && incidents.Load() == 0 { // the small ones are of no attack
+	if dropped.Load() == 0 || large && !underRace() && incidents.Load() == 0 { // the small ones are of no attack
 		t.Error("nothing was dropped, or nothing detected")
 	}
 }
@@ -163,7 +163,9 @@ func checkReplay(t *testing.T, path string) (result engine.ReplayResult, dropped
 		return result, 0
 	}
 	checkTotals(t, path, result, c)
-	checkIncidents(t, path, result)
+	if !underRace() {
+		checkIncidents(t, path, result)
+	}
 	return result, checkDrops(t, path, reasons, c)
 }
 
@@ -174,7 +176,8 @@ func says(err error, want string) bool {
 // replay runs a capture with one source blocked, and watched for attacks, and returns the
 // reason of every packet.
 func replay(path string, block netip.Addr) (engine.ReplayResult, []string, error) {
-	o := engine.ReplayOptions{File: path, Config: config.Default()}
+	// Detection runs in one goroutine, and the race detector makes a minute of it ten.
+	o := engine.ReplayOptions{File: path, Config: config.Default(), NoDetect: underRace()}
 	if strings.HasPrefix(path, largeCaptures) { // looking for targets loads another program: half of the time
 		o.Targets = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 	}

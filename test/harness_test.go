@@ -284,3 +284,6 @@ func (s *site) write(t *testing.T, name, text string) string {
 func reasonCount(st api.Status, r traffic.Reason) uint64 {
 	return st.Counters.Reasons[r.String()].Total().Packets
 }
+
+// underRace reports whether the tests, and the daemons they start, run with the race detector.
+func underRace() bool { return len(raceFlags) > 0 }

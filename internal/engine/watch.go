@@ -102,6 +102,7 @@ func (e *Engine) linkChanged(u netlink.LinkUpdate) {
 		e.lose(i)
 	default:
 		e.note(i, attrs)
+		e.detect.retarget() // it may be back, and until it has an address nobody else says so
 	}
 }
 
