@@ -202,9 +202,10 @@ const (
 // Detect holds the settings of attack detection (docs/detection.md).
 type Detect struct {
 	Enabled    bool         `yaml:"enabled" json:"enabled" desc:"Watch the targets for attacks."`
-	Rule       Rule         `yaml:"rule" json:"rule" enum:"tiered|and" desc:"Which models have to agree. tiered: the trees are sure, or find an attack likely and the forest or the online learner agrees. and: the trees find it likely and the forest agrees, always both. The deterministic layer needs no model with either."`
+	Rule       Rule         `yaml:"rule" json:"rule" enum:"tiered|and" desc:"Which models have to agree. tiered: the trees are sure, or find an attack as likely as agree says and the forest or the online learner agrees. and: the trees find it likely and the forest agrees, always both. The deterministic layer needs no model with either."`
 	Threshold  float64      `yaml:"threshold" json:"threshold" min:"0" max:"1" desc:"Probability of an attack above which the trees are sure."`
 	Likely     float64      `yaml:"likely" json:"likely" min:"0" max:"1" desc:"Probability of an attack above which the trees find it likely; threshold, if that is less."`
+	Agree      float64      `yaml:"agree" json:"agree" min:"0" max:"1" desc:"Probability of an attack above which, with rule tiered, the trees and the forest or the online learner are enough together; likely, if that is more. With threshold, the default, the trees decide without them."`
 	Window     Duration     `yaml:"window" json:"window" min:"100ms" max:"10s" desc:"How long the detectors look before they alarm, in ticks of 100ms: two thirds of the ticks have to show an attack."`
 	Floor      Count        `yaml:"floor" json:"floor" min:"1" max:"1000000000" desc:"Packets per second above what is normal for a target below which nothing is an attack, whatever it looks like."`
 	Factor     float64      `yaml:"factor" json:"factor" min:"1" max:"1000" desc:"How many times what is normal a rate of a target must be to be an attack."`
@@ -251,7 +252,7 @@ func Default() Config {
 		Events:  Events{PerSecond: 1000, RingBytes: 262144},
 		Log:     Log{Level: "info", Format: "text", MaxSizeMB: 100, MaxFiles: 5},
 		Detect: Detect{
-			Enabled: true, Rule: RuleTiered, Threshold: 0.97, Likely: 0.97, Window: Duration{300 * time.Millisecond},
+			Enabled: true, Rule: RuleTiered, Threshold: 0.97, Likely: 0.5, Agree: 0.97, Window: Duration{300 * time.Millisecond},
 			Floor: 200, Factor: 1.5, EndAfter: Duration{10 * time.Second}, MaxTargets: 256,
 			Limits: TargetLimits{Reflected: 1000},
 		},

@@ -186,7 +186,7 @@ func TestChanged(t *testing.T) {
 	wantRestart := []string{
 		"interfaces", "mode", "replace", "on_exit", "pin.path", "state_dir", "socket", "parse.tunnels",
 		"limits.sources", "lists.max_entries", "protect.targets", "events.ring_bytes", "log.format", "log.file", "log.max_size_mb",
-		"log.max_files", "detect.enabled", "detect.rule", "detect.threshold", "detect.likely", "detect.window", "detect.floor",
+		"log.max_files", "detect.enabled", "detect.rule", "detect.threshold", "detect.likely", "detect.agree", "detect.window", "detect.floor",
 		"detect.factor", "detect.end_after", "detect.limits.packets", "detect.limits.bytes", "detect.limits.syn",
 		"detect.limits.udp", "detect.limits.icmp", "detect.limits.reflected", "detect.max_targets", "detect.model_dir",
 	}

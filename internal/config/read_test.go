@@ -75,6 +75,7 @@ detect:
   rule: and
   threshold: 0.8
   likely: 0.4
+  agree: 0.6
   window: 500ms
   floor: 2k
   factor: 2.5
@@ -129,7 +130,7 @@ func fullConfig() Config {
 		Events:  Events{0, 65536},
 		Log:     Log{"debug", "json", "/var/log/sentinel-x.log", 1, 0},
 		Detect: Detect{
-			false, RuleAnd, 0.8, 0.4,
+			false, RuleAnd, 0.8, 0.4, 0.6,
 			Duration{500 * time.Millisecond},
 			2000, 2.5,
 			Duration{30 * time.Second},

@@ -246,7 +246,7 @@ func (d *Detector) weigh(j *judgement) {
 	if d.settings.Rule == config.RuleAnd {
 		j.attack = likely && forest
 	} else {
-		j.attack = j.trees == traffic.OpinionAttack || likely && (forest || online)
+		j.attack = j.trees == traffic.OpinionAttack || j.p > d.settings.Agree && (forest || online)
 	}
 	j.attack = j.attack || j.found.any()
 	if !j.excess.known { // the trees are often in doubt then, and a target has to learn what is normal

@@ -247,16 +247,16 @@ func TestRules(t *testing.T) {
 	}{
 		{"trees sure", 0.98, content, content, true, false},
 		{"trees sure, forest agrees", 0.98, objecting, content, true, true},
-		{"trees likely", 0.95, content, content, false, false},
-		{"trees likely, forest agrees", 0.95, objecting, content, true, true},
-		{"trees likely, online agrees", 0.95, content, objecting, true, false},
-		{"trees likely, others not armed", 0.95, Score{Value: 1}, Score{Value: 1}, false, false},
+		{"trees likely", 0.6, content, content, false, false},
+		{"trees likely, forest agrees", 0.6, objecting, content, true, true},
+		{"trees likely, online agrees", 0.6, content, objecting, true, false},
+		{"trees likely, others not armed", 0.6, Score{Value: 1}, Score{Value: 1}, false, false},
 		{"trees calm, others object", 0.4, objecting, objecting, false, false},
 		{"trees broken", math.NaN(), objecting, objecting, false, false},
 	} {
 		for _, rule := range []config.Rule{config.RuleTiered, config.RuleAnd} {
 			settings := defaults()
-			settings.Rule, settings.Likely = rule, 0.9
+			settings.Rule, settings.Agree = rule, 0.5
 			s := newStage(t, settings, Models{
 				Trees: constantly(traffic.KindUDPFlood, c.p), Forest: &stubScorer{score: c.forest}, Online: &stubScorer{score: c.online},
 			})
@@ -276,6 +276,18 @@ func TestRules(t *testing.T) {
 				t.Errorf("%s, rule %s: no report of the grey zone", c.name, rule)
 			}
 		}
+	}
+}
+
+// TestAgreementByDefault: the target's own models make no doubt of the trees an attack unless agree is set for it.
+func TestAgreementByDefault(t *testing.T) {
+	s := newStage(t, defaults(), Models{
+		Trees: constantly(traffic.KindUDPFlood, 0.95), Forest: &stubScorer{score: objecting}, Online: &stubScorer{score: objecting},
+	})
+	s.warm(victim)
+	u := s.run(20, func(w []traffic.Window) { s.calm(w); s.udpFlood(&w[0], 3000, 4444, 300) }, victim)
+	if len(only(u, Opened)) != 0 || len(only(u, GreyZone)) == 0 {
+		t.Errorf("want a report of the grey zone and no incident: %+v", u)
 	}
 }
 
@@ -667,7 +679,9 @@ func TestLearning(t *testing.T) {
 // TestReplayIsTheSame: the same windows give the same updates.
 func TestReplayIsTheSame(t *testing.T) {
 	play := func() string {
-		s := newStage(t, defaults(), Models{Trees: constantly(traffic.KindOther, 0.95), Online: &stubScorer{score: objecting}})
+		o := defaults()
+		o.Agree = 0.5
+		s := newStage(t, o, Models{Trees: constantly(traffic.KindOther, 0.7), Online: &stubScorer{score: objecting}})
 		s.run(650, s.calm, victim)
 		s.run(30, func(w []traffic.Window) { s.synFlood(&w[0], 3000) }, victim, victims)
 		s.run(120, s.calm, victim)
@@ -947,9 +961,7 @@ func TestProvisionalBaseline(t *testing.T) {
 
 // TestStartIsNotGrey: before it is known what is normal, doubts of the trees are none.
 func TestStartIsNotGrey(t *testing.T) {
-	o := defaults()
-	o.Likely = 0.5
-	s := newStage(t, o, Models{Trees: constantly(traffic.KindConnectionFlood, 0.6)})
+	s := newStage(t, defaults(), Models{Trees: constantly(traffic.KindConnectionFlood, 0.6)})
 	if u := s.run(300, s.calm, victim); len(u) != 0 {
 		t.Errorf("calm clients are reported: %+v", u)
 	}

@@ -42,13 +42,9 @@ func (d *Detector) study(t *Track, j *judgement, calm bool) {
 // without it. That the models themselves find a window odd does not matter: without
 // those they would find ever more so.
 func (d *Detector) unsuspected(t *Track, j *judgement) bool {
-	benign := !j.scored || j.trees == traffic.OpinionCalm && j.p <= benignDoubt
+	benign := !j.scored || j.trees == traffic.OpinionCalm
 	return t.baseline.known() && t.watch.attack == nil && benign && !j.found.any() && j.found.cusum <= cusumAlarm
 }
-
-// benignDoubt is up to which probability of an attack a burst is benign. What detection
-// calls likely may begin higher, and must not be learnt.
-const benignDoubt = 0.5
 
 // topSource returns the fullest bin of the sources and its share, NaN without any.
 func (f *fading) topSource() (bin uint32, share float64) {

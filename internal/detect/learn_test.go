@@ -18,7 +18,7 @@ func TestBurstsAreLearnt(t *testing.T) {
 	}{
 		"benign":           {Models{Trees: constantly(traffic.KindSYNFlood, 0.1)}, true},
 		"odd to a forest":  {Models{Trees: constantly(traffic.KindSYNFlood, 0.1), Forest: &stubScorer{objecting}, Online: &stubScorer{objecting}}, true},
-		"likely an attack": {Models{Trees: constantly(traffic.KindSYNFlood, 0.95)}, false},
+		"likely an attack": {Models{Trees: constantly(traffic.KindSYNFlood, 0.6)}, false},
 		"without trees":    {Models{}, false},
 	} {
 		learner := &stubLearner{target: victim}

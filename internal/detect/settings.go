@@ -12,7 +12,8 @@ import (
 type Settings struct {
 	Rule     config.Rule
 	Sure     float64 // probability above which the trees alone are enough
-	Likely   float64 // above which they need one who agrees
+	Likely   float64 // above which they object
+	Agree    float64 // above which they are enough with one who agrees, with rule tiered
 	Window   int     // ticks that the decision looks back, 1…100
 	Need     int     // of them that have to show an attack
 	Impact   Impact
@@ -31,8 +32,9 @@ type Limits struct {
 // each address may bring the network around it, and there is the interface.
 func SettingsOf(c config.Detect) Settings {
 	window := int(min(max(1, ticksIn(c.Window.Duration)), historyTicks))
+	likely := min(c.Likely, c.Threshold)
 	return Settings{
-		Rule: c.Rule, Sure: c.Threshold, Likely: min(c.Likely, c.Threshold),
+		Rule: c.Rule, Sure: c.Threshold, Likely: likely, Agree: max(c.Agree, likely),
 		Window: window, Need: (2*window + 2) / 3,
 		Impact:   Impact{Floor: float64(c.Floor), Factor: c.Factor},
 		EndAfter: max(1, ticksIn(c.EndAfter.Duration)),

@@ -81,11 +81,7 @@ func Days(ctx context.Context, o DayOptions) ([]DayReport, error) {
 
 // watchDay plays a day to one set of detectors.
 func watchDay(ctx context.Context, d *scene.Day, set string, trees *model.Trees) (r DayReport, err error) {
-	c, err := newContender(set, trees)
-	if err != nil {
-		return r, err
-	}
-	p, err := newPlayer(c)
+	p, err := newPlayer(set, trees)
 	if err != nil {
 		return r, err
 	}

@@ -46,6 +46,7 @@ func newContender(set string, trees *model.Trees) (*contender, error) {
 	case "learners":
 		// Likely, never sure: forest or online learner decides. What is calm and may be learnt before, trees say.
 		c.trees, c.calm = always(0.6), classify
+		c.settings.Agree = c.settings.Likely
 	case "rate":
 		c.trees, c.settings.Impact.Factor = always(1), 3
 	default:
@@ -125,8 +126,12 @@ type player struct {
 	alarms    []traffic.Incident          // before the event, as they began
 }
 
-// newPlayer begins with a detector that knows nothing.
-func newPlayer(c *contender) (*player, error) {
+// newPlayer begins with a set of detectors that know nothing.
+func newPlayer(set string, trees *model.Trees) (*player, error) {
+	c, err := newContender(set, trees)
+	if err != nil {
+		return nil, err
+	}
 	bank, err := detect.NewBank(detect.BankTargets, model.LearnerParams{})
 	if err != nil {
 		return nil, err

@@ -132,11 +132,7 @@ func (o *PoisonOptions) trickle(ctx context.Context, family string, trees *model
 	if err != nil {
 		return r, err
 	}
-	c, err := newContender(DetectorSets()[0], trees)
-	if err != nil {
-		return r, err
-	}
-	p, err := newPlayer(c)
+	p, err := newPlayer(DetectorSets()[0], trees)
 	if err != nil {
 		return r, err
 	}

@@ -53,11 +53,7 @@ func (st *stage) run(trees *model.Trees, sets []string) error {
 	}
 	var players []*player
 	for _, set := range sets {
-		c, err := newContender(set, trees)
-		if err != nil {
-			return err
-		}
-		p, err := newPlayer(c)
+		p, err := newPlayer(set, trees)
 		if err != nil {
 			return err
 		}

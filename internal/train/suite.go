@@ -54,11 +54,7 @@ func (s *Score) suite(ctx context.Context, trees *model.Trees, list []scene.Scen
 
 // playScene plays a scene from its beginning to detectors of its own.
 func playScene(s *scene.Scenario, trees *model.Trees, set string) (outcome, error) {
-	c, err := newContender(set, trees)
-	if err != nil {
-		return outcome{}, err
-	}
-	p, err := newPlayer(c)
+	p, err := newPlayer(set, trees)
 	if err != nil {
 		return outcome{}, err
 	}
