@@ -105,7 +105,7 @@ func (o *detectionOptions) flags(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.eval.Families, "families", nil, "families of scenes and recordings (default all)")
 	f.StringVar(&o.eval.Data, "data", o.eval.Data, "directory with recordings; empty: none")
 	f.DurationVar(&o.eval.Lead, "lead", o.eval.Lead, "calm before an event")
-	f.StringSliceVar(&o.eval.Detectors, "detectors", o.eval.Detectors, "what is judged: "+strings.Join(train.DetectorSets(), ", ")+", or all")
+	f.StringSliceVar(&o.eval.Detectors, "detectors", o.eval.Detectors, "what is judged: "+strings.Join(train.DetectorSets(), ", ")+", or all; of day the first")
 	f.IntVar(&o.days.Hours, "hours", o.days.Hours, "of day, hours of normal traffic of each profile")
 	f.StringSliceVar(&o.days.Profiles, "profiles", nil, "of day, profiles of normal traffic (default all)")
 	f.Float64Var(&o.days.Rate, "rate", o.days.Rate, "of day, packets a second on average over the week")
@@ -143,6 +143,7 @@ func (o *detectionOptions) run(ctx context.Context, log io.Writer) (detectionRep
 			return err
 		},
 		partDay: func() (err error) {
+			o.days.Detector = o.eval.Detectors[0]
 			o.days.Done = func(d train.DayReport) {
 				fmt.Fprintf(log, "%s: %s\n", d.Profile, plural(len(d.Alarms), "alarm", "alarms"))
 			}

@@ -102,13 +102,13 @@ func newTickBench(targets int) (*tickBench, error) {
 	if b.frames, err = webFrames(4096); err != nil {
 		return nil, err
 	}
-	trees, _, _, err := builtInTrees()
+	live, err := builtIn()
 	if err != nil {
 		return nil, err
 	}
 	cfg := config.Default().Detect
 	cfg.MaxTargets = uint32(targets)
-	b.detector = detect.New(detect.SettingsOf(cfg), detect.Models{Trees: trees})
+	b.detector = detect.New(detect.SettingsOf(cfg), detect.Models{Trees: live.trees})
 	if b.tester, err = dataplane.NewTester(dataplane.Options{MaxTargets: targets}); err != nil {
 		return nil, err
 	}
@@ -211,7 +211,7 @@ func benchInference() ([]InferenceCase, error) {
 	if err != nil {
 		return nil, err
 	}
-	trees, _, _, err := builtInTrees()
+	live, err := builtIn()
 	if err != nil {
 		return nil, err
 	}
@@ -229,7 +229,7 @@ func benchInference() ([]InferenceCase, error) {
 	}
 	var p detect.Probabilities
 	return []InferenceCase{
-		inference("trees", func(i int) { trees.Classify(vectors[i%len(vectors)], &p) }),
+		inference("trees", func(i int) { live.trees.Classify(vectors[i%len(vectors)], &p) }),
 		inference("forest", func(i int) { forest.Score(rows[i%len(rows)]) }),
 		inference("online learner", func(i int) { online.Score(rows[i%len(rows)]) }),
 	}, nil

@@ -178,47 +178,16 @@ func (d *detection) models() detect.Models {
 // trees returns those of the model directory, or without any there those that come
 // with the program; nil where they are refused.
 func (d *detection) trees() *detect.Trees {
-	trees, name, damaged, err := liveTrees(d.cfg.Detect.ModelDir)
+	live, err := openLive(d.cfg.Detect.ModelDir)
 	switch {
 	case err != nil:
 		d.complain("trees", fmt.Errorf("%w: the deterministic layer decides alone", err))
 		return nil
-	case damaged != nil:
-		d.complain("trees", fmt.Errorf("%w: %s is used instead", damaged, name))
+	case live.damaged != nil:
+		d.complain("trees", fmt.Errorf("%w: %s is used instead", live.damaged, live.name))
 	}
-	d.state.Trees = name
-	return trees
-}
-
-// liveTrees reads the newest generation that detection can use, and says which file
-// it is, and what is wrong with newer ones. A directory that is not there holds none, and is not made.
-func liveTrees(dir string) (trees *detect.Trees, name string, damaged, err error) {
-	g, _, err := generations(dir)
-	switch {
-	case err != nil:
-		return nil, "", nil, err
-	case g == nil:
-		return builtInTrees()
-	}
-	number, damaged, err := g.Load(func(r io.Reader) (err error) {
-		trees, err = usableTrees(r)
-		return err
-	})
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && damaged == nil:
-		return builtInTrees()
-	case err != nil:
-		return nil, "", nil, err
-	}
-	return trees, g.Path(number), damaged, nil
-}
-
-func builtInTrees() (trees *detect.Trees, name string, damaged, err error) {
-	t, err := detect.DefaultTrees()
-	if err == nil {
-		trees, err = detect.NewTrees(t)
-	}
-	return trees, builtInName, nil, err
+	d.state.Trees = live.name
+	return live.trees
 }
 
 // retarget makes watch look for the interface's addresses anew. It does not wait.

@@ -21,13 +21,46 @@ const treesFile = "trees.json"
 // builtInName is the origin of the trees that come with the program.
 const builtInName = "built in"
 
-// usableTrees reads trees that detection takes.
-func usableTrees(r io.Reader) (*detect.Trees, error) {
-	t, err := model.ReadTrees(r)
-	if err != nil {
-		return nil, err
+// liveModel is what detection uses, or would use.
+type liveModel struct {
+	name    string       // file, or builtInName
+	raw     *model.Trees // as in the file
+	trees   *detect.Trees
+	damaged error // what is wrong with newer generations
+}
+
+// read takes trees that detection takes.
+func (m *liveModel) read(r io.Reader) (err error) {
+	if m.raw, err = model.ReadTrees(r); err == nil {
+		m.trees, err = detect.NewTrees(m.raw)
 	}
-	return detect.NewTrees(t)
+	return err
+}
+
+// openLive reads the newest generation that detection can use; without any, the trees that
+// come with the program. A directory that is not there holds none, and is not made.
+func openLive(dir string) (m liveModel, err error) {
+	g, _, err := generations(dir)
+	if err != nil {
+		return m, err
+	}
+	if g == nil {
+		return builtIn()
+	}
+	number, damaged, err := g.Load(m.read)
+	if errors.Is(err, fs.ErrNotExist) && damaged == nil {
+		return builtIn()
+	}
+	m.name, m.damaged = g.Path(number), damaged
+	return m, err
+}
+
+func builtIn() (m liveModel, err error) {
+	m.name = builtInName
+	if m.raw, err = detect.DefaultTrees(); err == nil {
+		m.trees, err = detect.NewTrees(m.raw)
+	}
+	return m, err
 }
 
 // ModelInfo describes a file of trees.
@@ -84,7 +117,7 @@ func VerifyModel(path string) (ModelCheck, error) {
 // verifyModel returns the trees as well, if the file has any.
 func verifyModel(path string) (*model.Trees, ModelCheck, error) {
 	check := ModelCheck{File: path}
-	trees, err := readModel(path)
+	trees, err := ReadModel(path)
 	if trees != nil {
 		info := describeTrees(path, trees)
 		check.Model = &info
@@ -100,8 +133,9 @@ func verifyModel(path string) (*model.Trees, ModelCheck, error) {
 	return trees, check, err
 }
 
-// readModel returns the trees of a file even if detection does not take them.
-func readModel(path string) (*model.Trees, error) {
+// ReadModel returns the trees of a file, and an error as well if they can be read but
+// detection does not take them.
+func ReadModel(path string) (*model.Trees, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open model: %w", err)
@@ -142,7 +176,7 @@ func ShowModels(c config.Detect) (ModelState, error) {
 		return s, err
 	}
 	for _, n := range numbers {
-		trees, err := readModel(g.Path(n))
+		trees, err := ReadModel(g.Path(n))
 		gen := ModelGeneration{Number: n, File: g.Path(n)}
 		switch {
 		case err != nil:
@@ -189,6 +223,11 @@ func ImportModel(dir, path string) (ModelChange, error) {
 	if err != nil {
 		return ModelChange{}, err
 	}
+	return SaveModel(dir, trees)
+}
+
+// SaveModel makes trees that detection takes the live generation of a directory, as ImportModel does.
+func SaveModel(dir string, trees *model.Trees) (ModelChange, error) {
 	g, err := model.OpenGenerations(dir, treesFile)
 	if err != nil {
 		return ModelChange{}, err
@@ -198,6 +237,13 @@ func ImportModel(dir, path string) (ModelChange, error) {
 		return ModelChange{}, err
 	}
 	return ModelChange{Number: n, Model: describeTrees(g.Path(n), trees)}, nil
+}
+
+// LiveModel returns the trees that the daemon would use with a model directory, and
+// which file they are from, or builtInName.
+func LiveModel(dir string) (*model.Trees, string, error) {
+	m, err := openLive(dir)
+	return m.raw, m.name, err
 }
 
 // RollbackModel withdraws the live generation of a directory for the one before
@@ -210,17 +256,10 @@ func RollbackModel(dir string) (ModelChange, error) {
 	if g == nil {
 		return ModelChange{}, fmt.Errorf("roll back the model: there is no directory %s", dir)
 	}
-	var trees *model.Trees
-	n, err := g.Rollback(func(r io.Reader) error {
-		t, err := model.ReadTrees(r)
-		if err == nil {
-			_, err = detect.NewTrees(t)
-		}
-		trees = t
-		return err
-	})
+	var m liveModel
+	n, err := g.Rollback(m.read)
 	if err != nil {
 		return ModelChange{}, err
 	}
-	return ModelChange{Number: n, Model: describeTrees(g.Path(n), trees)}, nil
+	return ModelChange{Number: n, Model: describeTrees(g.Path(n), m.raw)}, nil
 }

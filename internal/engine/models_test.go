@@ -125,9 +125,9 @@ func TestModelGenerations(t *testing.T) {
 	if err != nil || len(s.Generations) != 2 || s.Generations[0].Error == "" || s.Generations[0].Live || !s.Generations[1].Live || s.Generations[1].Number != 2 {
 		t.Errorf("with a damaged one: %+v, %v", s.Generations, err)
 	}
-	_, name, damaged, err := liveTrees(c.ModelDir)
-	if err != nil || name != s.Live.Origin || damaged == nil {
-		t.Errorf("a replay uses %s instead of %s: %v, %v", name, s.Live.Origin, damaged, err)
+	live, err := openLive(c.ModelDir)
+	if err != nil || live.name != s.Live.Origin || live.damaged == nil {
+		t.Errorf("a replay uses %s instead of %s: %v, %v", live.name, s.Live.Origin, live.damaged, err)
 	}
 }
 

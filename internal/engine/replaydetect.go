@@ -74,18 +74,18 @@ func newWatcher(ctx context.Context, t *dataplane.Tester, o ReplayOptions) (*wat
 	if err := w.aim(ctx, o); err != nil {
 		return nil, err
 	}
-	trees, name, damaged, err := liveTrees(o.Config.Detect.ModelDir)
+	live, err := openLive(o.Config.Detect.ModelDir)
 	if err != nil {
 		return nil, err
 	}
-	w.info.Trees = name
-	if damaged != nil {
-		w.info.Notes = append(w.info.Notes, damaged.Error()+": "+name+" is used instead")
+	w.info.Trees = live.name
+	if live.damaged != nil {
+		w.info.Notes = append(w.info.Notes, live.damaged.Error()+": "+live.name+" is used instead")
 	}
 	if w.bank, err = detect.NewBank(detect.BankTargets, model.LearnerParams{}); err != nil {
 		return nil, err
 	}
-	w.detector = detect.New(detect.SettingsOf(o.Config.Detect), w.bank.Models(trees))
+	w.detector = detect.New(detect.SettingsOf(o.Config.Detect), w.bank.Models(live.trees))
 	w.detector.Observe(o.seen)
 	return w, nil
 }
